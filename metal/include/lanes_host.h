@@ -1,0 +1,153 @@
+// The lanes dialect on a CPU: functions, matrices, and the shape of a kernel. See metal/README.md for the rules.
+#pragma once
+#include "lanes_memory.h"
+
+namespace lanes {
+// ---- functions of MSL -------------------------------------------------------------------------------
+#define LANES_SELECT(V) LI V select(V a, V b, vbool c) { EACH a.p[k_] = c.p[k_] ? b.p[k_] : a.p[k_]; return a; } \
+    LI V max(V a, V b) { EACH a.p[k_] = a.p[k_] > b.p[k_] ? a.p[k_] : b.p[k_]; return a; }                        \
+    LI V min(V a, V b) { EACH a.p[k_] = a.p[k_] < b.p[k_] ? a.p[k_] : b.p[k_]; return a; }
+LANES_SELECT(vfloat) LANES_SELECT(vint) LANES_SELECT(vuint)
+LI float max(float a, float b) { return a > b ? a : b; } LI float min(float a, float b) { return a < b ? a : b; }
+LI int max(int a, int b) { return a > b ? a : b; } LI int min(int a, int b) { return a < b ? a : b; }
+LI float exp2(float x) { return __builtin_exp2f(x); } LI float log2(float x) { return __builtin_log2f(x); }
+LI float sqrt(float x) { return __builtin_sqrtf(x); } LI float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
+LI vfloat sqrt(vfloat a) { EACH EACH_LANE a.p[k_][l_] = __builtin_sqrtf(a.p[k_][l_]); return a; }
+LI vfloat abs(vfloat a) { EACH a.p[k_] = (fpart)((upart)a.p[k_] & 0x7fffffffu); return a; }
+LI vfloat rint(vfloat a) {                                               // to nearest even, |a| < 2^22
+    EACH { fpart t = a.p[k_] + 12582912.0f; asm("" : "+m"(t)); a.p[k_] = t - 12582912.0f; }
+    return a;
+}
+LI vfloat exp2(vfloat x) { // 2^r by a polynomial, |r| <= 1/2; 0 below 2^-126
+    vfloat y;
+    EACH {
+        fpart a = x.p[k_], c = a > 128.0f ? 128.0f - fpart{} : a;
+        c = c < -127.0f ? -127.0f - fpart{} : c;
+        fpart n = c + 12582912.0f; n = n - 12582912.0f;
+        fpart r = c - n, s = 1.5403530e-4f - fpart{};
+        s = s * r + 1.3333558e-3f; s = s * r + 9.6181291e-3f; s = s * r + 5.5504109e-2f;
+        s = s * r + 2.4022651e-1f; s = s * r + 6.9314718e-1f; s = s * r + 1.0f;
+        ipart e = (__builtin_convertvector(n, ipart) + 127) << 23;
+        s = s * (fpart)e;
+        y.p[k_] = a < -126.0f ? fpart{} : s;
+    }
+    return y;
+}
+LI vfloat half_lo(vuint w) { vfloat r; EACH r.p[k_] = half_part(w.p[k_]); return r; }
+LI vfloat half_hi(vuint w) { vfloat r; EACH r.p[k_] = half_part(w.p[k_] >> 16); return r; }
+LI float half_lo(uint w) { return half_to_float(ushort(w)); }
+LI float half_hi(uint w) { return half_to_float(ushort(w >> 16)); }
+LI vuint half_bits(vfloat v) { vuint r; EACH r.p[k_] = part_half(v.p[k_]); return r; }
+LI vuint half_pair(vfloat lo, vfloat hi) { return half_bits(lo) | half_bits(hi) << 16; }
+LI vfloat bfloat_lo(vuint w) { return as_float(w << 16); }
+LI vfloat bfloat_hi(vuint w) { return as_float(w & 0xffff0000u); }
+LI float bfloat_lo(uint w) { return as_float(w << 16); }
+LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
+
+// ---- across the SIMD-group ----------------------------------------------------------------------------
+LI float simd_sum(vfloat a) { fpart s = a.p[0]; UNROLL for (int k = 1; k < NP; ++k) s += a.p[k]; return add_lanes(s); }
+LI float simd_max(vfloat a) {
+    fpart s = a.p[0];
+    UNROLL for (int k = 1; k < NP; ++k) s = s > a.p[k] ? s : a.p[k];
+    return max_lanes(s);
+}
+LI float simd_min(vfloat a) { return -simd_max(-a); }
+LI int simd_sum(vint a) { int s = 0; for (int l = 0; l < 32; ++l) s += a.get(l); return s; }
+LI int simd_max(vint a) { int s = a.get(0); for (int l = 1; l < 32; ++l) s = max(s, a.get(l)); return s; }
+LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
+LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
+LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }
+LI vfloat simd_shuffle(vfloat a, vint i) {
+    vfloat r;
+#if LANES_AVX512
+    EACH r.p[k_] = (fpart)_mm512_permutex2var_ps((__m512)a.p[0], (__m512i)i.p[k_], (__m512)a.p[1]);
+#elif LANES_AVX2
+    EACH {
+        __m256i x = (__m256i)i.p[k_];
+        __m256 lo =
+            _mm256_blendv_ps(_mm256_permutevar8x32_ps((__m256)a.p[0], x), _mm256_permutevar8x32_ps((__m256)a.p[1], x),
+                             _mm256_castsi256_ps(_mm256_slli_epi32(x, 28)));
+        __m256 hi =
+            _mm256_blendv_ps(_mm256_permutevar8x32_ps((__m256)a.p[2], x), _mm256_permutevar8x32_ps((__m256)a.p[3], x),
+                             _mm256_castsi256_ps(_mm256_slli_epi32(x, 28)));
+        r.p[k_] = (fpart)_mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32(x, 27)));
+    }
+#else
+    const float* t = (const float*)&a;
+    EACH EACH_LANE r.p[k_][l_] = t[i.p[k_][l_] & 31];
+#endif
+    return r;
+}
+LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }
+LI vuint simd_shuffle(vuint a, vint i) { return as_uint(simd_shuffle(as_float(a), i)); }
+LI vint simd_shuffle(vint a, vint i) { return vint(simd_shuffle(vuint(a), i)); }
+template <class V> LI V simd_shuffle_xor(V a, int m) { return simd_shuffle(a, iota() ^ vint(m)); }
+LI bool simd_any(vbool m) {
+    ipart s = m.p[0];
+    UNROLL for (int k = 1; k < NP; ++k) s |= m.p[k];
+    for (int l = 0; l < W; ++l)
+        if (s[l]) return true;
+    return false;
+}
+LI bool simd_all(vbool m) { return !simd_any(!m); }
+
+// ---- matrices: M x 32 accumulators of one SIMD-group; lane = column -----------------------------------
+template <int M> struct tile { vfloat row[M]; };
+template <int M> LI void fill(tile<M>& t, float v) { for (int m = 0; m < M; ++m) t.row[m] = v; }
+constexpr int most(int m, int limit) { // the largest divisor of m up to limit
+    while (m % limit) --limit;
+    return limit;
+}
+template <int M, class A, class B>
+LI void mma(tile<M>& t, ptr<A> a, int lda, ptr<B> b, int K, int ldb = 32) { // += a[M][K] b[K][32]
+    static_assert(M % 4 == 0, "rows of a tile");
+    constexpr int PB = MMA_PARTS, RB = most(M, MMA_ROWS);
+    a.check(0); a.check(long(M - 1) * lda + K - 1); b.check(long(K - 1) * ldb + 31);
+    for (int m0 = 0; m0 < M; m0 += RB)
+        for (int p0 = 0; p0 < NP; p0 += PB) {
+            fpart c[RB][PB];
+            UNROLL for (int m = 0; m < RB; ++m) UNROLL for (int p = 0; p < PB; ++p) c[m][p] = t.row[m0 + m].p[p0 + p];
+            const float *x = (const float*)a.p + long(m0) * lda, *y = (const float*)b.p + p0 * W;
+            for (int k = 0; k < K; ++k, y += ldb) {
+                fpart w[PB];
+                UNROLL for (int p = 0; p < PB; ++p) w[p] = read<fpart>(y + p * W);
+                UNROLL for (int m = 0; m < RB; ++m) {
+                    float f = x[long(m) * lda + k];
+                    UNROLL for (int p = 0; p < PB; ++p) c[m][p] += f * w[p];
+                }
+            }
+            UNROLL for (int m = 0; m < RB; ++m) UNROLL for (int p = 0; p < PB; ++p) t.row[m0 + m].p[p0 + p] = c[m][p];
+        }
+}
+// K is a multiple of 8, and so is M where the kernel is to run on Metal.
+template <int M> LI void store(tile<M>& t, ptr<float> y, int ldy) {
+    for (int m = 0; m < M; ++m) y[vspan{m * ldy}] = t.row[m];
+}
+template <int M> LI void add(tile<M>& t, ptr<const float> y, int ldy) {
+    for (int m = 0; m < M; ++m) t.row[m] += y[vspan{m * ldy}];
+}
+template <int M> LI void gate(tile<M>& t, const tile<M>& up) {           // silu(t) * up
+    for (int m = 0; m < M; ++m) t.row[m] = t.row[m] / (1.0f + exp2(t.row[m] * -1.44269504f)) * up.row[m];
+}
+template <int M> LI void scale_rows(tile<M>& t, ptr<float> f, vlane) {
+    for (int m = 0; m < M; ++m) t.row[m] = t.row[m] * f[m];
+}
+template <int M> LI void scale_rows(tile<M>& t, vfloat f, vlane) {
+    for (int m = 0; m < M; ++m) t.row[m] = t.row[m] * f.get(m);
+}
+
+// ---- the shape of a kernel ------------------------------------------------------------------------------
+#define KEEP(T, x) T x[SGS]                               // state a SIMD-group keeps from phase to phase
+#define MINE sg
+#define GRID int3 tg, vlane lane, int, tptr<float> shared
+#define SIMDGROUPS for (int sg = 0; sg < SGS; ++sg)       // a phase: every SIMD-group of the threadgroup, in turn
+#define TG_BARRIER ((void)0)                              // only between phases, so nothing is left to wait for
+#define SG_BARRIER ((void)0)
+#define KERNEL static LI void
+#define HOST 1
+}  // namespace lanes
+#define device
+#define constant
+#define threadgroup
+#define thread
+#define inline inline __attribute__((always_inline))      // a kernel's helpers work on registers

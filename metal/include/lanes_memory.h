@@ -1,0 +1,347 @@
+// The lanes dialect on a CPU, its memory: loads and stores of 32 lanes by index pattern, and checked pointers.
+#pragma once
+#include "lanes_values.h"
+
+namespace lanes {
+template <class T> struct vec_of; template <class T> struct vec_of<const T> : vec_of<T> {};
+template <> struct vec_of<float> { typedef vfloat t; }; template <> struct vec_of<half> { typedef vfloat t; };
+template <> struct vec_of<bfloat16_t> { typedef vfloat t; };
+template <> struct vec_of<int> { typedef vint t; }; template <> struct vec_of<short> { typedef vint t; };
+template <> struct vec_of<signed char> { typedef vint t; }; template <> struct vec_of<char> { typedef vint t; };
+template <> struct vec_of<uint> { typedef vuint t; }; template <> struct vec_of<ushort> { typedef vuint t; };
+template <> struct vec_of<uchar> { typedef vuint t; };
+template <class T> using vec = typename vec_of<T>::t;
+template <class T> struct bare { typedef T t; }; template <class T> struct bare<const T> { typedef T t; };
+template <class A, class B> struct same {
+    static constexpr bool v = false;
+};
+template <class A> struct same<A, A> {
+    static constexpr bool v = true;
+};
+
+LI void put(vfloat& v, int l, float x) { v.set(l, x); }
+template <class T> LI void put(vint& v, int l, T x) { v.set(l, x); }
+template <class T> LI void put(vuint& v, int l, T x) { v.set(l, x); }
+
+// ---- loads: the first n lanes, the others zero -----------------------------------------------------
+template <class T, class I> LI void load_each(vec<T>& v, const T* p, I i, int n) {           // any type, any pattern
+    v = 0;
+    for (int l = 0; l < n; ++l) put(v, l, p[lane_of(i, l)]);
+}
+LI void widen_part(vfloat& v, int k, const half* p) { v.p[k] = load_half_part((const ushort*)p); }
+LI void widen_part(vfloat& v, int k, const bfloat16_t* p) { v.p[k] = (fpart)((upart)widen((const ushort*)p) << 16); }
+template <class T> LI void widen_part(vint& v, int k, const T* p) { v.p[k] = widen(p); }
+template <class T> LI void widen_part(vuint& v, int k, const T* p) { v.p[k] = (upart)widen(p); }
+
+template <class T> LI void load_n(vec<T>& v, const T* p, vspan i, int n) {                   // contiguous
+    p += i.base;
+    if constexpr (sizeof(T) == 4) {
+        EACH { upart u = part_load((const uint*)p + k_ * W, n - k_ * W); memcpy(&v.p[k_], &u, sizeof u); }
+    } else {
+        EACH {
+            int m = n - k_ * W;
+            if (m >= W) widen_part(v, k_, p + k_ * W);
+            else {
+                T t[W];
+                memset(t, 0, sizeof t);
+                if (m > 0) memcpy(t, p + k_ * W, size_t(m) * sizeof(T));
+                widen_part(v, k_, t);
+            }
+        }
+    }
+}
+template <class T> LI void load_n(vec<T>& v, const T* p, vlane, int n) { load_n(v, p, vspan{0}, n); }
+template <class T> LI void load_n(vec<T>& v, const T* p, vint i, int n) {                    // gather
+    if constexpr (sizeof(T) == 4) {
+        if (n == 32) {
+            EACH {
+                upart u = gather_part((const uint*)p, i.p[k_]);
+                memcpy(&v.p[k_], &u, sizeof u);
+            }
+            return;
+        }
+        load_each(v, p, i, n);
+    } else {
+        T t[32];
+        memset(t, 0, sizeof t);
+        for (int l = 0; l < n; ++l) t[l] = p[i.get(l)];
+        EACH widen_part(v, k_, t + k_ * W);
+    }
+}
+
+// A part of a spread: the window that holds its units, as one or two contiguous loads, and a permutation.
+template <class S, int K> struct window {
+    static constexpr int lo = S::off(K * W), hi = S::off(K * W + W - 1), range = hi - lo + 1;
+    template <int UNITS, int EXTRA> static constexpr int index(int off) {
+        return range + EXTRA <= UNITS || off - lo < UNITS ? off - lo : UNITS + off - (hi + EXTRA - UNITS + 1);
+    }
+    static LI int count(int n) {                        // units that the first n lanes reach to
+        int m = n - K * W;
+        return n == 32 || m >= W ? range : m <= 0 ? 0 : S::off(K * W + m - 1) - lo + 1;
+    }
+    static constexpr bool quads() {                     // lanes in runs of four consecutive 32-bit words
+        for (int l = 0; l < W; ++l) if (S::off(K * W + l) != S::off(K * W + l / 4 * 4) + l % 4) return false;
+        return true;
+    }
+    template <int... L> static LI upart pick32(upart a, upart b, std::integer_sequence<int, L...>) {
+        return LANES_SHUFFLE(ipart, a, b, index<W, 0>(S::off(K * W + L))...);
+    }
+    static LI upart words(const uint* p, int n) {
+        int c = count(n);
+        p += lo;
+        if constexpr (range <= W) {
+            upart a = part_load(p, c);
+            return pick32(a, a, std::make_integer_sequence<int, W>());
+        } else if constexpr (range <= 2 * W)
+            return pick32(part_load(p, c), part_load(p + (range - W), c - (range - W)),
+                          std::make_integer_sequence<int, W>());
+        else {
+            upart r{};
+            EACH_LANE if (K * W + l_ < n) r[l_] = p[S::off(K * W + l_) - lo];
+            return r;
+        }
+    }
+    template <int PAIR, int... U> static LI hpart pick16(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return LANES_SHUFFLE(mask, a, b, index<2 * W, PAIR>(S::off(K * W + U / 2) + (PAIR ? U % 2 : 0))...);
+    }
+    // Units of 16 bits: each lane's own (PAIR 0; it comes twice) or its own and the next (PAIR 1).
+    template <int PAIR> static LI upart shorts(const ushort* p, int n) {
+        constexpr int all = range + PAIR;
+        int c = count(n);
+        if (PAIR && c) c += 1;
+        p += lo;
+        if constexpr (all <= 2 * W) {
+            hpart a = part_load(p, c);
+            return (upart)pick16<PAIR>(a, a, std::make_integer_sequence<int, 2 * W>());
+        } else if constexpr (all <= 4 * W)
+            return (upart)pick16<PAIR>(part_load(p, c), part_load(p + (all - 2 * W), c - (all - 2 * W)),
+                                       std::make_integer_sequence<int, 2 * W>());
+        else {
+            upart r{};
+            EACH_LANE if (K * W + l_ < n) {
+                const ushort* q = p + (S::off(K * W + l_) - lo);
+                r[l_] = PAIR ? read<uint>(q) : *q * 0x10001u;
+            }
+            return r;
+        }
+    }
+};
+LI vuint only(vuint v, int n) {                           // zero but in the first n lanes: lanes may share a unit
+    if (__builtin_constant_p(n) && n == 32) return v;
+    EACH v.p[k_] &= (upart)(iota().p[k_] < n);
+    return v;
+}
+template <class S, int PAIR, int... K>
+LI vuint spread_shorts(const ushort* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::template shorts<PAIR>(p, n)), ...); return only(v, n);
+}
+template <class S, int... K> LI vuint spread_words(const uint* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::words(p, n)), ...); return only(v, n);
+}
+typedef std::make_integer_sequence<int, NP> parts;
+template <class T, int N, int S, int A, int B, int O>
+LI void load_n(vec<T>& v, const T* p, vspread<N, S, A, B, O> i, int n) {
+    typedef vspread<N, S, A, B, O> I;
+    p += i.base;
+    if constexpr (sizeof(T) == 4) { vuint u = spread_words<I>((const uint*)p, n, parts()); memcpy(&v, &u, sizeof u); }
+    else if constexpr (sizeof(T) == 2) {
+        vuint u = spread_shorts<I, 0>((const ushort*)p, n, parts());
+        EACH {
+            if constexpr (same<T, half>::v) v.p[k_] = half_part(u.p[k_]);
+            else if constexpr (same<T, bfloat16_t>::v) v.p[k_] = (fpart)(u.p[k_] & 0xffff0000u);
+            else if constexpr (same<T, short>::v) v.p[k_] = (ipart)u.p[k_] >> 16;
+            else v.p[k_] = u.p[k_] & 0xffffu;
+        }
+    } else load_each(v, p, i, n);
+}
+
+// Four consecutive floats a lane: quads into registers, then a 4 x W transposition.
+LI fpart quad_part(const float* a, const float* b, const float* c, const float* d) {
+#if LANES_AVX512
+    __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(a));
+    r = _mm512_insertf32x4(r, _mm_loadu_ps(b), 1); r = _mm512_insertf32x4(r, _mm_loadu_ps(c), 2);
+    return (fpart)_mm512_insertf32x4(r, _mm_loadu_ps(d), 3);
+#elif LANES_AVX2
+    (void)c; (void)d; return (fpart)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(a)), _mm_loadu_ps(b), 1);
+#else
+    (void)b; (void)c; (void)d; return read<fpart>(a);
+#endif
+}
+#define LANES_INLANE(i0, i1, i2, i3) (L / 4 * 4 + (L % 4 == 0 ? i0 : L % 4 == 1 ? W + i1 : L % 4 == 2 ? i2 : W + i3))...
+template <int... L> LI void transpose(vfloat4& v, int k, const fpart* r, std::integer_sequence<int, L...>) {
+    fpart a = LANES_SHUFFLE(ipart, r[0], r[1], LANES_INLANE(0, 0, 1, 1)),
+          b = LANES_SHUFFLE(ipart, r[0], r[1], LANES_INLANE(2, 2, 3, 3));
+    fpart c = LANES_SHUFFLE(ipart, r[2], r[3], LANES_INLANE(0, 0, 1, 1)),
+          d = LANES_SHUFFLE(ipart, r[2], r[3], LANES_INLANE(2, 2, 3, 3));
+#define LANES_HALVES(i) (L / 4 * 4 + (L % 4 < 2 ? L % 2 + i : W + L % 2 + i))...
+    v.x.p[k] = LANES_SHUFFLE(ipart, a, c, LANES_HALVES(0)); v.y.p[k] = LANES_SHUFFLE(ipart, a, c, LANES_HALVES(2));
+    v.z.p[k] = LANES_SHUFFLE(ipart, b, d, LANES_HALVES(0)); v.w.p[k] = LANES_SHUFFLE(ipart, b, d, LANES_HALVES(2));
+}
+template <class T, class I> LI void load_quads(vfloat4& v, const T* p, I i, int n) {
+    static const float zeros[4] = {0, 0, 0, 0};
+    EACH {
+        fpart r[4];
+        UNROLL for (int j = 0; j < 4; ++j) {
+            float t[4][4]; const float* a[4];
+            UNROLL for (int q = 0; q < W / 4 && q < 4; ++q) {
+                int l = k_ * W + q * 4 + j;
+                if constexpr (same<T, float>::v) a[q] = l < n ? p + lane_of(i, l) : zeros;
+                else {
+                    UNROLL for (int e = 0; e < 4; ++e) t[q][e] = l < n ? float(p[lane_of(i, l) + e]) : 0.0f;
+                    a[q] = t[q];
+                }
+            }
+            UNROLL for (int q = W / 4; q < 4; ++q) a[q] = zeros;
+            r[j] = quad_part(a[0], a[1], a[2], a[3]);
+        }
+        transpose(v, k_, r, std::make_integer_sequence<int, W>());
+    }
+}
+template <class T> LI void load_words(vfloat4& v, const T* p, vint i) {      // 16 bytes a lane, at any address
+    int at[32];
+    memcpy(at, &i, sizeof at);
+    EACH {
+        fpart r[4];
+        UNROLL for (int j = 0; j < 4; ++j) {
+            const int* a = at + k_ * W + j;
+            r[j] = quad_part((const float*)(p + a[0]), (const float*)(p + a[4 % W]), (const float*)(p + a[8 % W]),
+                             (const float*)(p + a[12 % W]));
+        }
+        transpose(v, k_, r, std::make_integer_sequence<int, W>());
+    }
+}
+
+// ---- stores of the first n lanes -------------------------------------------------------------------
+template <class T, class I> LI void store_n(T* p, I i, vec<T> v, int n) {
+    for (int l = 0; l < n; ++l) p[lane_of(i, l)] = T(v.get(l));
+}
+template <class T> LI void store_n(T* p, vspan i, vec<T> v, int n) {
+    p += i.base;
+    if constexpr (sizeof(T) == 4) {
+        EACH {
+            upart u;
+            memcpy(&u, &v.p[k_], sizeof u);
+            part_store((uint*)p + k_ * W, u, n - k_ * W);
+        }
+    } else if constexpr (same<T, half>::v) {
+        ushort t[32];
+        EACH {
+            auto h = __builtin_convertvector(part_half(v.p[k_]), typename lanes_of<ushort>::t);
+            memcpy(t + k_ * W, &h, sizeof h);
+        }
+        if (n == 32) memcpy(p, t, 64); else memcpy(p, t, size_t(n > 0 ? n : 0) * 2);
+    } else
+        for (int l = 0; l < n; ++l) p[l] = T(v.get(l));
+}
+template <class T> LI void store_n(T* p, vlane, vec<T> v, int n) { store_n(p, vspan{0}, v, n); }
+
+// ---- pointers: the kind of index picks the instruction; checked builds carry bounds ------------------
+[[noreturn]] inline void out_of_bounds(long i, long n) {
+    char s[128];
+    snprintf(s, sizeof s, "index %ld is outside a buffer of %ld elements", i, n);
+    throw std::out_of_range(s);
+}
+template <class T, class I> struct ref;
+template <class T> struct ptr {
+    T* p = nullptr;
+#ifdef LANES_CHECKED
+    const char *lo = nullptr, *hi = nullptr;
+    ptr() {}
+    ptr(void* a, long bytes) : p((T*)a), lo((const char*)a), hi(lo + bytes) {}
+    ptr(T* a, const char* l, const char* h) : p(a), lo(l), hi(h) {}
+    template <class U> explicit ptr(ptr<U> o) : p((T*)o.p), lo(o.lo), hi(o.hi) {}
+    operator ptr<const T>() const { return {p, lo, hi}; }
+    void check(long i) const {
+        if ((const char*)(p + i) < lo || (const char*)(p + i + 1) > hi)
+            out_of_bounds(i + (long)(((const char*)p - lo) / (long)sizeof(T)), (long)((hi - lo) / (long)sizeof(T)));
+    }
+    template <class I> void check(I i, int n, int more = 0) const {
+        for (int l = 0; l < n; ++l) {
+            check(lane_of(i, l));
+            if (more) check(lane_of(i, l) + more);
+        }
+    }
+    ptr operator+(long n) const { return {p + n, lo, hi}; }
+#else
+    ptr() {}
+    LI ptr(void* a, long) : p((T*)a) {}
+    LI explicit ptr(T* a) : p(a) {}
+    template <class U> LI explicit ptr(ptr<U> o) : p((T*)o.p) {}
+    LI operator ptr<const T>() const { return ptr<const T>(p); }
+    LI void check(long) const {}
+    template <class I> LI void check(I, int, int = 0) const {}
+    LI ptr operator+(long n) const { return ptr(p + n); }
+#endif
+    LI typename bare<T>::t operator[](int i) const { check(i); return p[i]; }
+    LI typename bare<T>::t operator[](uint i) const { check(i); return p[i]; }
+    LI typename bare<T>::t operator[](long i) const { check(i); return p[i]; }
+    template <class I> LI ref<T, I> operator[](I i) const { return {*this, i}; }
+    LI ref<T, vspan> operator[](vlane) const { return {*this, {0}}; }
+};
+template <class T> using dptr = ptr<T>;
+template <class T> using tptr = ptr<T>;
+#define RAW(q) ((const typename bare<T>::t*)(q).p)
+template <class T, class I> struct ref {
+    ptr<T> p; I i;
+    LI operator vec<T>() const { p.check(i, 32); vec<T> v; load_n(v, RAW(p), i, 32); return v; }
+    LI void operator=(vec<T> v) const {
+        static_assert(same<T, typename bare<T>::t>::v, "a store to an input");
+        static_assert(sizeof(T) == 4, "p[i] = v is for 32-bit elements; st(p, i, v) converts");
+        p.check(i, 32); store_n(p.p, i, v, 32);
+    }
+};
+template <class T, class I, class M> LI vec<T> ld(ptr<T> p, I i, M m) {
+    int n = lanes_in(m); p.check(i, n); vec<T> v; load_n(v, RAW(p), i, n); return v;
+}
+template <class T, class I> LI vec<T> ld(ptr<T> p, I i) {
+    p.check(i, 32);
+    vec<T> v;
+    load_n(v, RAW(p), i, 32);
+    return v;
+}
+template <class T, class I> LI vec<T> ld(ptr<T> p, I i, vbool m) { // arbitrary mask: lane by lane
+    vec<T> v = 0;
+    for (int l = 0; l < 32; ++l) if (m.p[l / W][l % W]) { p.check(lane_of(i, l)); put(v, l, p.p[lane_of(i, l)]); }
+    return v;
+}
+template <class T, class I, class M> LI void st(ptr<T> p, I i, vec<T> v, M m) {
+    int n = lanes_in(m);
+    p.check(i, n);
+    store_n(p.p, i, v, n);
+}
+template <class T, class I> LI void st(ptr<T> p, I i, vec<T> v) { p.check(i, 32); store_n(p.p, i, v, 32); }
+template <class T, class I> LI void st(ptr<T> p, I i, vec<T> v, vbool m) {
+    for (int l = 0; l < 32; ++l) if (m.p[l / W][l % W]) { p.check(lane_of(i, l)); p.p[lane_of(i, l)] = T(v.get(l)); }
+}
+// Four consecutive elements a lane (i a multiple of 4), as floats.
+template <class T, class I, class M> LI vfloat4 ld4(ptr<T> p, I i, M m) {
+    int n = lanes_in(m); p.check(i, n, 3); vfloat4 v; load_quads(v, RAW(p), i, n); return v;
+}
+// Two consecutive 16-bit units a lane, as a word; the first is the low half. The address is 2-byte aligned.
+template <int N, int S, int A, int B, int O, class M>
+LI vuint ld_pair(ptr<const ushort> p, vspread<N, S, A, B, O> i, M m) {
+    int n = lanes_in(m); p.check(i, n, 1); return spread_shorts<vspread<N, S, A, B, O>, 1>(p.p + i.base, n, parts());
+}
+template <class M> LI vuint ld_pair(ptr<const ushort> p, vint i, M m) {
+    int n = lanes_in(m);
+    p.check(i, n, 1);
+    vuint v = 0u;
+    for (int l = 0; l < n; ++l) v.set(l, read<uint>(p.p + i.get(l)));
+    return v;
+}
+LI vuint ld_pair(ptr<const ushort> p, vint i) {
+    p.check(i, 32, 1); vuint v; EACH v.p[k_] = gather_pair_part(p.p, i.p[k_]); return v;
+}
+LI uint ld_pair(ptr<const ushort> p, int i) { p.check(i); p.check(i + 1); return read<uint>(p.p + i); }
+// Four consecutive words a lane, of 32-bit words or of pairs of 16-bit units; no alignment beyond the element's.
+template <class T> LI vuint4 ld_words(ptr<const T> p, vint i) {
+    p.check(i, 32, 16 / sizeof(T) - 1);
+    vfloat4 v;
+    load_words(v, p.p, i);
+    return {as_uint(v.x), as_uint(v.y), as_uint(v.z), as_uint(v.w)};
+}
+template <class T> LI void prefetch(ptr<T> p, int n) { // n elements that a later step will read
+    for (const char *a = (const char*)p.p, *e = (const char*)(p.p + n); a < e; a += 64) __builtin_prefetch(a);
+}
+}  // namespace lanes

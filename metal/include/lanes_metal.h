@@ -1,0 +1,124 @@
+// The lanes dialect on Metal: a v-type is one lane's scalar. See metal/README.md for the rules.
+#pragma once
+#include <metal_stdlib>
+#include <metal_simdgroup_matrix>
+using namespace metal;
+
+typedef float vfloat;
+typedef int vint;
+typedef uint vuint;
+typedef bool vbool;
+typedef float4 vfloat4;
+typedef uint4 vuint4;
+typedef int vlane;                                   // lane number, + uniform: consecutive addresses
+template <typename T> using dptr = device T*;        // device memory
+template <typename T> using tptr = threadgroup T*;   // threadgroup memory
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define HOST 0
+
+// A fixed map from lane to address: lane / N * STRIDE + (lane % N * NUM + OFF) / DEN.
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0>
+inline int spread(int lane) { return lane / N * STRIDE + (lane % N * NUM + OFF) / DEN; }
+inline bool first(int lane, int n) { return lane < n; }                   // the first n lanes
+
+// Loads: lanes outside m touch no memory and get zero. Stores convert to the element's type.
+template <typename T> inline T ld(const device T* p, int i) { return p[i]; }
+template <typename T> inline T ld(const threadgroup T* p, int i) { return p[i]; }
+template <typename T> inline T ld(const device T* p, int i, bool m) { return m ? p[i] : T(0); }
+template <typename T> inline T ld(const threadgroup T* p, int i, bool m) { return m ? p[i] : T(0); }
+template <typename T, typename V> inline void st(device T* p, int i, V v) { p[i] = T(v); }
+template <typename T, typename V> inline void st(threadgroup T* p, int i, V v) { p[i] = T(v); }
+template <typename T, typename V> inline void st(device T* p, int i, V v, bool m) { if (m) p[i] = T(v); }
+template <typename T, typename V> inline void st(threadgroup T* p, int i, V v, bool m) { if (m) p[i] = T(v); }
+inline float4 ld4(const device float* p, int i, bool m) { return m ? *(const device float4*)(p + i) : float4(0.0f); }
+inline float4 ld4(const device half* p, int i, bool m) {
+    half4 h = half4(0.0h);
+    if (m) h = *(const device half4*)(p + i);
+    return float4(h);
+}
+inline float4 ld4(const device bfloat16_t* p, int i, bool m) {
+    return m ? float4(float(p[i]), float(p[i + 1]), float(p[i + 2]), float(p[i + 3])) : float4(0.0f);
+}
+inline float4 ld4(const threadgroup float* p, int i, bool m) {
+    return m ? *(const threadgroup float4*)(p + i) : float4(0.0f);
+}
+inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? uint(p[i]) | uint(p[i + 1]) << 16 : 0u; }
+inline uint4 ld_words(const device uint* p, int i) { return uint4(p[i], p[i + 1], p[i + 2], p[i + 3]); }
+inline uint4 ld_words(const device ushort* p, int i) {
+    return uint4(ld_pair(p, i), ld_pair(p, i + 2), ld_pair(p, i + 4), ld_pair(p, i + 6));
+}
+template <typename T> inline void prefetch(const device T*, int) {}       // a hint to CPUs
+
+inline float as_float(uint w) { return as_type<float>(w); }
+inline uint as_uint(float x) { return as_type<uint>(x); }
+inline float half_lo(uint w) { return float(as_type<half2>(w).x); }
+inline float half_hi(uint w) { return float(as_type<half2>(w).y); }
+inline uint half_bits(float x) { return uint(as_type<ushort>(half(x))); }
+inline uint half_pair(float lo, float hi) { return half_bits(lo) | half_bits(hi) << 16; }
+inline float bfloat_lo(uint w) { return as_type<float>(w << 16); }
+inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
+inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
+
+// M x 32 accumulators of one SIMD-group.
+template <int M> struct tile { simdgroup_float8x8 c[M / 8][4]; };
+template <int M> inline void fill(thread tile<M>& t, float v) {
+    for (int i = 0; i < M / 8; ++i)
+        for (int j = 0; j < 4; ++j) t.c[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(v);
+}
+template <int M, typename A, typename B> inline void mma(thread tile<M>& t, A a, int lda, B b, int K, int ldb = 32) {
+    for (int k = 0; k < K; k += 8) {
+        simdgroup_float8x8 x[M / 8], w;
+        for (int i = 0; i < M / 8; ++i) simdgroup_load(x[i], a + i * 8 * lda + k, lda);
+        for (int j = 0; j < 4; ++j) {
+            simdgroup_load(w, b + k * ldb + j * 8, ldb);
+            for (int i = 0; i < M / 8; ++i) simdgroup_multiply_accumulate(t.c[i][j], x[i], w, t.c[i][j]);
+        }
+    }
+}
+template <int M, typename Y> inline void store(thread tile<M>& t, Y y, int ldy) {
+    for (int i = 0; i < M / 8; ++i)
+        for (int j = 0; j < 4; ++j) simdgroup_store(t.c[i][j], y + i * 8 * ldy + j * 8, ldy);
+}
+template <int M, typename Y> inline void add(thread tile<M>& t, Y y, int ldy) {
+    for (int i = 0; i < M / 8; ++i)
+        for (int j = 0; j < 4; ++j) {
+            simdgroup_float8x8 more;
+            simdgroup_load(more, y + i * 8 * ldy + j * 8, ldy);
+            t.c[i][j].thread_elements()[0] += more.thread_elements()[0];
+            t.c[i][j].thread_elements()[1] += more.thread_elements()[1];
+        }
+}
+template <int M> inline void gate(thread tile<M>& t, thread tile<M>& up) {                          // silu(t) * up
+    for (int i = 0; i < M / 8; ++i)
+        for (int j = 0; j < 4; ++j)
+            for (int e = 0; e < 2; ++e) {
+                float g = t.c[i][j].thread_elements()[e];
+                t.c[i][j].thread_elements()[e] = g / (1.0f + exp2(g * -1.44269504f)) * up.c[i][j].thread_elements()[e];
+            }
+}
+template <int M> inline void scale_rows(thread tile<M>& t, const threadgroup float* f, int lane) {   // row m times f[m]
+    int row = (lane / 4 & 4) + lane / 2 % 4;
+    for (int i = 0; i < M / 8; ++i)
+        for (int j = 0; j < 4; ++j) {
+            t.c[i][j].thread_elements()[0] *= f[i * 8 + row];
+            t.c[i][j].thread_elements()[1] *= f[i * 8 + row];
+        }
+}
+template <int M> inline void scale_rows(thread tile<M>& t, float f, int lane) { // row m times what lane m has; M <= 32
+    int row = (lane / 4 & 4) + lane / 2 % 4;
+    for (int i = 0; i < M / 8; ++i) {
+        float g = simd_shuffle(f, ushort(i * 8 + row));
+        for (int j = 0; j < 4; ++j) {
+            t.c[i][j].thread_elements()[0] *= g;
+            t.c[i][j].thread_elements()[1] *= g;
+        }
+    }
+}
+
+#define KEEP(T, x) T x[1]                                // state a SIMD-group keeps from phase to phase
+#define MINE 0
+#define GRID int3 tg, vlane lane, int simdgroup_index, tptr<float> shared
+#define SIMDGROUPS for (int sg = simdgroup_index, once_ = 1; once_; once_ = 0)
+#define TG_BARRIER threadgroup_barrier(mem_flags::mem_threadgroup)
+#define SG_BARRIER simdgroup_barrier(mem_flags::mem_threadgroup)
+#define KERNEL inline void

@@ -1,0 +1,115 @@
+// The lanes dialect on a CPU, its values: a v-type holds the 32 lanes of one SIMD-group, in NP machine vectors.
+// Uniform values stay scalars, so mixing them up with varying ones, or branching on a vbool, does not compile.
+#pragma once
+#include "lanes_isa.h"
+
+namespace lanes {
+struct int3 { int x, y, z; };
+
+// ---- varying values -------------------------------------------------------------------------------
+struct vint; struct vuint;
+struct vbool { ipart p[NP]; };
+#define LANES_TYPE(V, P, S)                                                                        \
+    P p[NP];                                                                                       \
+    LI V() {}                                                                                      \
+    LI V(S s) { EACH p[k_] = s - P{}; }                                                            \
+    LI S get(int l) const { return p[l / W][l % W]; }                                              \
+    LI void set(int l, S s) { p[l / W][l % W] = s; }
+struct vfloat;
+struct vint { LANES_TYPE(vint, ipart, int) LI explicit vint(vuint u); LI explicit vint(vfloat f); };
+struct vuint {
+    LANES_TYPE(vuint, upart, uint) LI vuint(int s) : vuint(uint(s)) {}
+    LI explicit vuint(vint i);
+    LI explicit vuint(vfloat f);
+};
+struct vfloat {
+    LANES_TYPE(vfloat, fpart, float)
+    LI explicit vfloat(vint a) { EACH p[k_] = __builtin_convertvector(a.p[k_], fpart); }
+    LI explicit vfloat(vuint a) { EACH p[k_] = __builtin_convertvector(a.p[k_], fpart); }
+};
+LI vint::vint(vuint u) { EACH p[k_] = (ipart)u.p[k_]; }
+LI vint::vint(vfloat f) { EACH p[k_] = __builtin_convertvector(f.p[k_], ipart); }
+LI vuint::vuint(vint i) { EACH p[k_] = (upart)i.p[k_]; }
+LI vuint::vuint(vfloat f) { EACH p[k_] = (upart)__builtin_convertvector(f.p[k_], ipart); }
+LI vfloat as_float(vuint a) { vfloat r; EACH r.p[k_] = (fpart)a.p[k_]; return r; }
+LI vuint as_uint(vfloat a) { vuint r; EACH r.p[k_] = (upart)a.p[k_]; return r; }
+LI float as_float(uint a) { return bits<float>(a); }
+LI uint as_uint(float a) { return bits<uint>(a); }
+
+#define LANES_OP(V, op)                                                                            \
+    LI V operator op(V a, V b) { V r; EACH r.p[k_] = a.p[k_] op b.p[k_]; return r; }               \
+    LI V& operator op##=(V& a, V b) { EACH a.p[k_] = a.p[k_] op b.p[k_]; return a; }
+#define LANES_CMP(V, op) LI vbool operator op(V a, V b) { vbool r; EACH r.p[k_] = (a.p[k_] op b.p[k_]); return r; }
+#define LANES_SHIFT(V, op) LI V operator op(V a, int n) { V r; EACH r.p[k_] = a.p[k_] op n; return r; }
+#define LANES_ARITH(V) LANES_OP(V, +) LANES_OP(V, -) LANES_OP(V, *) \
+    LANES_CMP(V, <) LANES_CMP(V, <=) LANES_CMP(V, >) LANES_CMP(V, >=) LANES_CMP(V, ==) LANES_CMP(V, !=)
+#define LANES_BITS(V) LANES_OP(V, &) LANES_OP(V, |) LANES_OP(V, ^) LANES_OP(V, /) LANES_OP(V, %) \
+    LANES_OP(V, <<) LANES_OP(V, >>) LANES_SHIFT(V, <<) LANES_SHIFT(V, >>)
+LANES_ARITH(vfloat) LANES_OP(vfloat, /) LANES_ARITH(vint) LANES_BITS(vint) LANES_ARITH(vuint) LANES_BITS(vuint)
+LI vfloat operator-(vfloat a) { EACH a.p[k_] = -a.p[k_]; return a; }
+LI vint operator-(vint a) { EACH a.p[k_] = -a.p[k_]; return a; }
+LI vint operator~(vint a) { EACH a.p[k_] = ~a.p[k_]; return a; }
+LI vuint operator~(vuint a) { EACH a.p[k_] = ~a.p[k_]; return a; }
+LI vbool operator&&(vbool a, vbool b) { EACH a.p[k_] &= b.p[k_]; return a; }
+LI vbool operator||(vbool a, vbool b) { EACH a.p[k_] |= b.p[k_]; return a; }
+LI vbool operator!(vbool a) { EACH a.p[k_] = ~a.p[k_]; return a; }
+
+struct vuint4 { vuint x, y, z, w; };
+struct vfloat4 {
+    vfloat x, y, z, w;
+    LI vfloat4() {}
+    LI vfloat4(vfloat a, vfloat b, vfloat c, vfloat d) : x(a), y(b), z(c), w(d) {}
+};
+LI vfloat4 operator*(vfloat4 a, vfloat4 b) { return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w}; }
+LI vfloat4 operator+(vfloat4 a, vfloat4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
+LI vfloat sum(vfloat4 v) { return (v.x + v.y) + (v.z + v.w); }
+
+// ---- indices: what the lanes' addresses look like, known by type -----------------------------------
+LI vint iota() { vint r; EACH EACH_LANE r.p[k_][l_] = k_ * W + l_; return r; }
+struct vprefix { int n; LI operator vbool() const { return iota() < vint(n); } };        // lanes [0, n)
+struct vlane { LI operator vint() const { return iota(); } LI int at(int l) const { return l; } };            // 0..31
+struct vspan {
+    int base;
+    LI operator vint() const { return iota() + vint(base); }
+    LI int at(int l) const { return base + l; }
+};
+LI int lanes_in(vprefix m) { return m.n; }
+LI vprefix first(vlane, int n) { return {n < 0 ? 0 : n > 32 ? 32 : n}; }
+LI vspan operator+(vlane, int b) { return {b}; }
+LI vspan operator+(int b, vlane) { return {b}; }
+LI vspan operator-(vlane, int b) { return {-b}; }
+LI vspan operator+(vspan a, int b) { return {a.base + b}; }
+LI vspan operator+(int b, vspan a) { return {a.base + b}; }
+LI vspan operator-(vspan a, int b) { return {a.base - b}; }
+LI vprefix operator<(vlane l, int n) { return first(l, n); }
+LI vprefix operator<(vspan a, int n) { return first(vlane{}, n - a.base); }
+#define LANES_LOP(op) LI vint operator op(vlane a, int b) { return vint(a) op vint(b); }
+LANES_LOP(*) LANES_LOP(/) LANES_LOP(%) LANES_LOP(&) LANES_LOP(|) LANES_LOP(^) LANES_LOP(>>) LANES_LOP(<<)
+LI vint operator*(int a, vlane b) { return vint(a) * vint(b); }
+LI vint operator+(vlane a, vint b) { return vint(a) + b; }
+LI vint operator+(vint a, vlane b) { return a + vint(b); }
+#define LANES_LCMP(op)                                                                             \
+    LI vbool operator op(vlane a, int b) { return vint(a) op vint(b); }                            \
+    LI vbool operator op(vspan a, int b) { return vint(a) op vint(b); }
+LANES_LCMP(>) LANES_LCMP(<=) LANES_LCMP(>=) LANES_LCMP(==) LANES_LCMP(!=)
+
+// lane / N * STRIDE + (lane % N * NUM + OFF) / DEN + base: fixed at compile time, so a load is a few contiguous
+// loads and a permutation.
+template <int N, int STRIDE, int NUM, int DEN, int OFF> struct vspread {
+    int base;
+    static constexpr LI int off(int l) { return l / N * STRIDE + (l % N * NUM + OFF) / DEN; }
+    LI int at(int l) const { return base + off(l); }
+    LI operator vint() const { vint r; EACH EACH_LANE r.p[k_][l_] = off(k_ * W + l_); return r + vint(base); }
+};
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0> LI vspread<N, STRIDE, NUM, DEN, OFF> spread(vlane) {
+    return {0};
+}
+template <int N, int S, int A, int B, int O> LI vspread<N, S, A, B, O> operator+(vspread<N, S, A, B, O> s, int b) {
+    return {s.base + b};
+}
+template <int N, int S, int A, int B, int O> LI vspread<N, S, A, B, O> operator+(int b, vspread<N, S, A, B, O> s) {
+    return {s.base + b};
+}
+LI int lane_of(vint i, int l) { return i.get(l); }
+template <class I> LI int lane_of(I i, int l) { return i.at(l); }
+}  // namespace lanes

@@ -1,0 +1,48 @@
+// GGUF Q8_0: 32 weights in 34 bytes: fp16 d, 32 signed bytes. weight = code * d. Blocks are 2-byte aligned: words are
+// read as pairs of 16-bit units. A lane has words lane % 4 and lane % 4 + 4 of one of 8 blocks.
+#include "quants/stored.h"
+#define WEIGHT_PARAMS dptr<const ushort> w
+#define WEIGHTS weights{w}
+#define IN_ORDER 1
+#define SCALES 1
+#define OFFSET 0
+#define UNIT(i) 0x1p24f
+struct weights { dptr<const ushort> w; };
+
+inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / 32 * 17)}; }
+
+inline vfloat signed_byte(vuint w, int i) {                               // byte i, times 2^24
+    return vfloat(vint(i == 0 ? w << 24 : i == 3 ? w & 0xff000000u : (w << (24 - 8 * i)) & 0xff000000u));
+}
+inline chunk load(weights w, vlane lane, int n) {
+    vuint word[2];
+    word[0] = ld_pair(w.w, spread<4, 17, 2>(lane) + 1, first(lane, n / 8));
+    word[1] = ld_pair(w.w, spread<4, 17, 2>(lane) + 9, first(lane, n / 8));
+    chunk q;
+    UNROLL for (int i = 0; i < 8; ++i) q.c[i] = signed_byte(word[i / 4], i % 4);
+    q.scale = vfloat(ld(dptr<const half>(w.w), spread<4, 17, 0>(lane), first(lane, n / 8)));
+    return q;
+}
+template <typename P> inline vfloats take(P x, vlane lane, int n) {
+    return eight(ld4(x, spread<4, 32, 4>(lane), first(lane, n / 8)),
+                 ld4(x, spread<4, 32, 4>(lane) + 16, first(lane, n / 8)));
+}
+inline void ahead(weights w) { prefetch(w.w, 136); }
+inline void scaled_bytes(thread block& b, int j, vuint w, vfloat scale) {     // word j of a block
+    UNROLL for (int e = 0; e < 4; ++e) b.v[4 * j + e] = signed_byte(w, e) * scale;
+}
+inline void scaled_bytes(thread block& b, int j, vuint4 w, vfloat scale) {    // words j .. j + 3
+    scaled_bytes(b, j, w.x, scale);
+    scaled_bytes(b, j + 1, w.y, scale);
+    scaled_bytes(b, j + 2, w.z, scale);
+    scaled_bytes(b, j + 3, w.w, scale);
+}
+inline block decode(weights w, vint row, int k, int K) {
+    vint i = row * (K / 32 * 17) + k / 32 * 17;
+    vuint4 front = ld_words(w.w, i);                                       // d comes with the first words
+    vfloat d = half_lo(front.x) * 0x1p-24f;
+    block b;
+    scaled_bytes(b, 0, ld_words(w.w, i + 1), d);
+    scaled_bytes(b, 4, ld_words(w.w, i + 9), d);
+    return b;
+}

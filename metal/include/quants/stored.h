@@ -1,0 +1,23 @@
+// What the kernels ask of a type of stored weights. A type's header includes this one and defines:
+//   WEIGHT_PARAMS, WEIGHTS    the kernel parameters of a matrix [N, K], and the `weights` made of them
+//   weights at(w, row, k, K)  the same, from weight k of a row on; k a multiple of 256, and may exceed K
+//   chunk load(w, lane, n)    the next n <= 256 weights, n a multiple of 32: 8 codes a lane
+//   vfloats take(x, lane, n)  the activations that belong to them, a lane's 8
+//   UNIT(i)                   what code i is multiplied by in `load`: x carries the inverse
+//   void ahead(w)             a hint that the next 256 weights are read soon
+//   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
+//   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
+//   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
+#define STEP 256
+
+struct vfloats { vfloat v[8]; };
+struct chunk { vfloat c[8]; vfloat scale, offset; };
+struct block { vfloat v[32]; };
+
+inline vfloats eight(vfloat4 a, vfloat4 b) {
+    vfloats t;
+    t.v[0] = a.x; t.v[1] = a.y; t.v[2] = a.z; t.v[3] = a.w;
+    t.v[4] = b.x; t.v[5] = b.y; t.v[6] = b.z; t.v[7] = b.w;
+    return t;
+}
+inline vfloat number(vuint code) { return vfloat(vint(code)); }          // codes are below 2^31: signed converts faster

@@ -1,0 +1,213 @@
+// Paged attention of chunks: a tile of SGS * M query rows (row = token * G + query head) of one KV head, over all that
+// it sees, 32 tokens a visit: stored pages that lie before its tokens' own, then those of the tail, then new ones.
+// Built with a header of formats/, then QTYPE, KVTYPE, G, M, SGS; SCALE; SINKS (0 or 1);
+//   Q_PACKED 1  q is float [KV heads][tokens * G][DK], scaled by SCALE * log2(e), with SGS * M spare rows at its end
+//   Q_PACKED 0  q is QTYPE [tokens][heads][DK]: a tile is scaled and packed in threadgroup memory
+//   ONE 1       K and V of a visit lie side by side: 2 barriers a visit
+//   ONE 0       K in parts of KC channels, then V in parts of VT tokens, in the same place
+// Grid: x tiles of the longest sequence, y KV heads, z sequences. Threadgroup memory: AT_P + SGS * M * 32 floats.
+#define DVP ((DV + 31) / 32 * 32)
+#define LOWEST -1e30f                                     // below any score, and finite
+#define AT_KV (Q_PACKED ? 0 : SGS * M * DK)
+#define KV_V (ONE ? DK * 32 : 0)                          // K is [channel][32 tokens]; V [token][DVP], see `place`
+#define AT_P (AT_KV + (ONE ? DK * 32 + 32 * DVP : KC * 32 > VT * DVP ? KC * 32 : VT * DVP))
+
+struct outputs { tile<M> t[DVP / 32]; };                  // columns in the order that words give: j * V_WORDS + word
+// Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else in k and v.
+struct visit { int base, n, page; dptr<const uint> rec; dptr<const KVTYPE> k, v; int stride; };
+
+// Channels from .. from + KC of K, to kv.
+inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
+    if (x.page >= 0) {
+        for (int w = sg; w < KC / K_PER; w += SGS) {
+            int d = from + w * K_PER;
+            vuint word = ld(x.rec, lane + (AT_K + d / K_PER * PAGE + x.base % PAGE), first(lane, BLOCK));
+            UNROLL for (int j = 0; j < K_PER; ++j)
+                kv[lane + (w * K_PER + j) * 32] = K_VALUE(x.rec, K_CODE(word, j), d + j, j);
+        }
+    } else {
+        for (int d = sg * 4; d < KC; d += SGS * 4) {
+            vfloat4 k4 = ld4(x.k, vint(lane) * (x.stride * DK) + (from + d), first(lane, x.n));
+            kv[lane + d * 32] = k4.x;
+            kv[lane + (d + 1) * 32] = k4.y;
+            kv[lane + (d + 2) * 32] = k4.z;
+            kv[lane + (d + 3) * 32] = k4.w;
+        }
+    }
+}
+// Tokens from .. to of V, to kv.
+inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from, int to) {
+    for (int t = from + sg; t < to; t += SGS) {
+        tptr<float> row = kv + (t - from) * DVP;
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
+            if (x.page >= 0) {
+                int token = x.base % PAGE + t;
+                vuint word = ld(x.rec, lane + (AT_V + token * V_WORDS + 32 * i), first(lane, V_WORDS - 32 * i));
+                UNROLL for (int j = 0; j < V_PER; ++j)
+                    st(row, lane + (j * V_WORDS + 32 * i), V_VALUE(x.rec, V_CODE(word, j), token, j),
+                       first(lane, V_WORDS - 32 * i));
+            } else {
+                UNROLL for (int j = 0; j < V_PER; ++j) {
+                    int at = t * x.stride * DV + 32 * i * V_PER + j;
+                    vfloat c = ld(x.v, spread<32, 0, V_PER>(lane) + at, first(lane, t < x.n ? V_WORDS - 32 * i : 0));
+                    st(row, lane + (j * V_WORDS + 32 * i), c, first(lane, V_WORDS - 32 * i));
+                }
+            }
+        }
+        if (DVP > DV) st(row, lane + DV, vfloat(0.0f), first(lane, DVP - DV));
+    }
+}
+// The scores in p[M][32] become probabilities; the outputs so far are scaled for a new maximum. Lane r of top and sum
+// is row r's.
+inline void soften(thread const visit& x, thread outputs& o, thread vfloat& top, thread vfloat& sum, tptr<float> p,
+                   vlane lane, int row0, int start, int window) {
+    int p0 = start + row0 / G, p1 = start + (row0 + M - 1) / G;
+    bool edge = x.n < 32 || x.page < 0 || x.page >= p0 / PAGE || x.base <= p1 - window;
+    vfloat high = top;
+    for (int r = 0; r < M; ++r) {
+        vfloat s = p[lane + r * 32];
+        if (edge) {
+            int at = start + (row0 + r) / G, own = at / PAGE;
+            int from = max(at - window + 1, x.page < 0 ? own * PAGE : 0) - x.base;
+            int to = x.page < 0 ? min(x.n, at + 1 - x.base) : x.page < own ? x.n : 0;
+            s = select(vfloat(-INFINITY), s, vint(lane) >= max(0, from) && vint(lane) < to);
+            p[lane + r * 32] = s;
+        }
+        high = select(high, vfloat(simd_max(s)), vint(lane) == r);
+    }
+    high = max(high, top);
+    if (simd_max(high - top) > 0.0f) {
+        vfloat f = exp2(top - high);
+        sum = sum * f;
+        UNROLL for (int c = 0; c < DVP / 32; ++c) scale_rows(o.t[c], f, lane);
+        top = high;
+    }
+    vfloat more = 0.0f;
+    for (int r = 0; r < M; ++r) {
+        vfloat e = exp2(vfloat(p[lane + r * 32]) - simd_broadcast(top, r));
+        p[lane + r * 32] = e;
+        more = select(more, vfloat(simd_sum(e)), vint(lane) == r);
+    }
+    sum += more;
+    SG_BARRIER;
+}
+
+KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> sequences, dptr<const QTYPE> q,
+               dptr<const KVTYPE> k_tail, dptr<const KVTYPE> v_tail, dptr<const KVTYPE> k, dptr<const KVTYPE> v,
+#if SINKS
+               dptr<const float> sinks,
+#endif
+               dptr<OTYPE> out, int kv_heads, int wide, int window, int tiles, int tokens, GRID) {
+    sequence s = sequence_at(sequences, tg.z);
+    int h = tg.y, rows = s.count * G, row0 = (tiles - 1 - tg.x) * (SGS * M);     // the tiles that see most come first
+    if (row0 < rows) {
+        int p0 = s.start + row0 / G, p1 = s.start + (min(row0 + SGS * M, rows) - 1) / G;
+        int first_seen = max(0, p0 - window + 1), own = max(p0 / PAGE * PAGE, first_seen), fresh = max(own, s.start);
+        int from = first_seen / BLOCK, stored = max(0, p1 / PAGE * BLOCKS - from);   // in blocks of tokens
+        int tail = own < s.start ? (s.start - own + 31) / 32 : 0, visits = stored + tail + (p1 - fresh) / 32 + 1;
+        KEEP(outputs, o);
+        KEEP(tile<M>, scores);
+        KEEP(vfloat, top);
+        KEEP(vfloat, sum);
+        SIMDGROUPS {
+            UNROLL for (int c = 0; c < DVP / 32; ++c) fill(o[MINE].t[c], 0.0f);
+            top[MINE] = LOWEST;
+            sum[MINE] = 0.0f;
+            int mine = row0 + sg * M;
+#if SINKS
+            top[MINE] = ld(sinks, (vint(lane) + mine) % G + h * G) * LOG2E;      // a token without a value
+            sum[MINE] = 1.0f;
+#endif
+#if !Q_PACKED
+            for (int r = 0; r < M; ++r)
+                for (int d = 0; d < DK; d += 32) {
+                    int n = mine + r < rows ? min(32, DK - d) : 0;
+                    int at = ((s.row + (mine + r) / G) * kv_heads + h) * G + (mine + r) % G;
+                    vfloat x = ld(q, lane + (n ? at * DK + d : 0), first(lane, n));
+                    st(shared, lane + ((sg * M + r) * DK + d), x * (SCALE * LOG2E), first(lane, DK - d));
+                }
+#endif
+        }
+        tptr<float> kv = shared + AT_KV;
+        dptr<const int> pages = table + tg.z * wide;
+        for (int i = 0; i < visits; ++i) {
+            visit x;
+            x.page = -1;
+            x.stride = kv_heads;
+            x.rec = records;
+            if (i < stored) {
+                x.base = (from + i) * BLOCK;
+                x.n = BLOCK;
+                x.page = x.base / PAGE;
+                x.rec = records + record_at(pages[x.page], kv_heads, h);
+                x.k = k;
+                x.v = v;
+            } else if (i < stored + tail) {
+                x.base = own + (i - stored) * 32;
+                x.n = min(32, s.start - x.base);
+                int row = (s.slot * PAGE + x.base % PAGE) * kv_heads + h;
+                x.k = k_tail + row * DK;
+                x.v = v_tail + row * DV;
+            } else {
+                x.base = fresh + (i - stored - tail) * 32;
+                x.n = min(32, p1 + 1 - x.base);
+                int row = (s.row + x.base - s.start) * kv_heads + h;
+                x.k = k + row * DK;
+                x.v = v + row * DV;
+            }
+            int wide_n = x.page < 0 ? 32 : BLOCK;         // tokens of V that are there: zero from n on
+            for (int c = 0; c < DK; c += KC) {
+                TG_BARRIER;
+                SIMDGROUPS {
+                    take_k(x, kv, lane, sg, c);
+                    if (ONE) take_v(x, kv + KV_V, lane, sg, 0, wide_n);
+                }
+                TG_BARRIER;
+                SIMDGROUPS {
+                    tptr<float> p = shared + (AT_P + sg * M * 32);
+                    if (c == 0) fill(scores[MINE], 0.0f);
+#if Q_PACKED
+                    mma(scores[MINE], q + ((h * tokens + s.row) * G + row0 + sg * M) * DK + c, DK, kv, KC, 32);
+#else
+                    mma(scores[MINE], shared + (sg * M * DK + c), DK, kv, KC, 32);
+#endif
+                    if (c + KC == DK) {
+                        store(scores[MINE], p, 32);
+                        SG_BARRIER;
+                        soften(x, o[MINE], top[MINE], sum[MINE], p, lane, row0 + sg * M, s.start, window);
+#if ONE
+                        UNROLL for (int d = 0; d < DVP / 32; ++d)
+                            mma(o[MINE].t[d], p, 32, kv + (KV_V + 32 * d), wide_n, DVP);
+#endif
+                    }
+                }
+            }
+#if !ONE
+            for (int t = 0; t < wide_n; t += VT) {
+                TG_BARRIER;
+                SIMDGROUPS { take_v(x, kv, lane, sg, t, t + VT); }
+                TG_BARRIER;
+                SIMDGROUPS {
+                    tptr<float> p = shared + (AT_P + sg * M * 32 + t);
+                    UNROLL for (int d = 0; d < DVP / 32; ++d) mma(o[MINE].t[d], p, 32, kv + 32 * d, VT, DVP);
+                }
+            }
+#endif
+        }
+        SIMDGROUPS {
+            tptr<float> p = shared + (AT_P + sg * M * 32);
+            vfloat f = select(vfloat(0.0f), 1.0f / max(sum[MINE], vfloat(1e-30f)), sum[MINE] > 0.0f);
+            UNROLL for (int c = 0; c < DVP / 32; ++c) {
+                scale_rows(o[MINE].t[c], f, lane);
+                SG_BARRIER;
+                store(o[MINE].t[c], p, 32);
+                SG_BARRIER;
+                vint at = vint(lane) + 32 * c, d = at % V_WORDS * V_PER + at / V_WORDS;
+                for (int r = 0; r < M; ++r) {
+                    int row = row0 + sg * M + r, to = ((s.out + row / G) * kv_heads + h) * G + row % G;
+                    if (row < rows) st(out + to * DV, d, p[lane + r * 32], first(lane, DV - 32 * c));
+                }
+            }
+        }
+    }
+}

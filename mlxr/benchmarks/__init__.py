@@ -1,0 +1,1 @@
+"""Benchmarks: tokens a second of whole engines, and time, bandwidth and error of single kernels."""

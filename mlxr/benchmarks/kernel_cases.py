@@ -1,0 +1,205 @@
+"""One kernel at one shape, ready to be measured: its launches, MLX's own operation on the same numbers, and the twin."""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..batch import build_batch
+from ..kernels import attend, library, merge, q_gemm, q_gemv, q_rows, read_bound, rope, seal
+from ..kernels.host_call import ELEMENT_OF
+from ..kernels.paged import PagedShape
+from ..pages.formats import page_format
+from ..scheduler import Work
+from ..sequence import SamplingParams, Sequence
+from .kernel_weights import make_weights
+
+COLD = 96 << 20      # bytes that a measurement goes through before it comes back: more than caches hold
+MOST_COPIES = 256
+CHECKED_ROWS = 4096  # of weights, at either end, that the twin is computed for
+PAGE = 64
+
+
+@dataclass
+class Case:
+    """What is measured.
+
+    ours, theirs: copy number -> [lazy arrays], one launch on that copy of the data; theirs: MLX's operation, named by
+    `mlx`. nbytes: read and written by a launch at least; flops: of it. check: () -> [(result, what the twin gives)].
+    probe: (launch like theirs on a part of the work, how many times that the whole is), where theirs may take long.
+    """
+
+    ours: object
+    theirs: object
+    mlx: str
+    nbytes: int
+    flops: float
+    check: object
+    copies: int = 1
+    probe: tuple | None = None
+
+
+def copies_of(nbytes):
+    return max(1, min(MOST_COPIES, -(-COLD // max(1, nbytes))))
+
+
+def dtype():
+    """Of activations: what MLX computes fast here."""
+    return mx.float16 if library.backend() == "metal" else mx.float32
+
+
+def _random(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return mx.array(rng.standard_normal(shape, np.float32)).astype(dtype())
+
+
+def matrix(how, kind, rows, n, k):
+    """q_gemv or q_gemm (`how`): `rows` activations times [n, k] stored weights."""
+    one = make_weights(kind, n, k)
+    copies = copies_of(one.nbytes)
+    all_weights = [one] + [one.copy() for _ in range(copies - 1)]
+    x = _random(rows, k)
+    mx.eval(x)
+
+    def check():
+        got = how.apply(x, one.arrays, one.kind)
+        cut = min(n, CHECKED_ROWS)
+        return [(got[:, :cut], how.reference(x, one.rows(slice(0, cut)), one.kind)),
+                (got[:, n - cut:], how.reference(x, one.rows(slice(n - cut, n)), one.kind))]
+
+    few = min(rows, 4)
+    return Case(lambda i: [how.apply(x, all_weights[i].arrays, one.kind)], lambda i: [one.mlx_product(x)], one.mlx,
+                one.nbytes + x.nbytes + rows * n * x.itemsize, 2.0 * rows * n * k, check, copies,
+                (lambda: [one.mlx_product(x[:few])], rows / few))
+
+
+def embedding(kind, count, n, k):
+    """q_rows: `count` rows of [n, k] stored weights."""
+    one = make_weights(kind, n, k)
+    row = one.nbytes // n * count + count * k * 4
+    copies = copies_of(row)
+    ids = [mx.array(np.random.default_rng(i).integers(0, n, count), mx.int32) for i in range(copies)]
+    mx.eval(ids)
+    return Case(lambda i: [q_rows.apply(ids[i], one.arrays, one.kind, k, dtype())], lambda i: [one.mlx_rows(ids[i])], one.mlx_lookup,
+                row, 0.0, lambda: [(q_rows.apply(ids[0], one.arrays, one.kind, k, dtype()),
+                                    q_rows.reference(ids[0], one.arrays, one.kind, k, dtype()))], copies)
+
+
+def attention(model, fmt, context, batch, new=1):
+    """attend (new up to 8) or prefill: `batch` sequences of `context` tokens, the last `new` of them new."""
+    fmt, kv, d, heads = page_format(fmt), model.kv_heads, model.dim, model.heads
+    pages = context // PAGE
+    record = kv * fmt.words(PAGE, d, d) * 4
+    nbytes = batch * pages * record + 2 * batch * new * heads * d * dtype().size
+    copies = copies_of(nbytes)
+    records = _records(fmt, kv, d, 1 + pages * batch * copies)
+    tails = [_random(batch * PAGE, kv, d, seed=s) for s in (1, 2)]
+    q, k, v = (_random(batch * new, n, d, seed=s) for n, s in ((heads, 3), (kv, 4), (kv, 5)))
+    mx.eval(records, tails, q, k, v)
+    batches = [build_batch(_works(context, new, batch, pages, 1 + i * batch * pages), PAGE, batch) for i in range(copies)]
+    scale = d ** -0.5
+
+    def run(i, how=attend.attend):
+        return how(q, k, v, *tails, records, fmt, batches[i], scale)
+
+    dense = [[_random(batch, kv, context, d, seed=s) for s in (6 + 2 * i, 7 + 2 * i)] for i in range(min(copies, 4))]
+    queries = _random(batch, heads, new, d, seed=5)
+    mx.eval(dense, queries)
+    mask = "causal" if new > 1 else None
+    flops = 4.0 * heads * d * batch * sum(context - new + 1 + t for t in range(new))
+    return Case(lambda i: [run(i)],
+                lambda i: [mx.fast.scaled_dot_product_attention(queries, *dense[i % len(dense)], scale=scale, mask=mask)],
+                f"mx.fast.scaled_dot_product_attention {_name(queries)}", nbytes, flops,
+                lambda: [(run(0), run(0, attend.reference))], copies)
+
+
+def _works(context, new, batch, pages, first):
+    works = []
+    for i in range(batch):
+        sequence = Sequence([0] * context, SamplingParams(), 1 << 30)
+        held = list(range(first + i * pages, first + (i + 1) * pages))
+        works.append(Work(sequence, context - new, new, True, -1, i, held))
+    return works
+
+
+def _records(fmt, kv_heads, d, pages):
+    """A pool of that many pages, page 0 zero, of a few random ones over and over."""
+    few = fmt.encode(*(_random(16, kv_heads, PAGE, d, seed=s).astype(mx.float32) for s in (8, 9)))
+    times = -(-pages // 16)
+    pool = mx.concatenate([mx.zeros_like(few[:1])] + [few] * times)[:pages]
+    return mx.contiguous(pool)
+
+
+def merging(model, rows, units):
+    """merge: `units` parts of `rows` tokens."""
+    part, lse = _random(rows, model.heads, units, model.dim).astype(mx.float32), _random(rows, model.heads, units).astype(mx.float32)
+    mx.eval(part, lse)
+    out = rows * model.heads * model.dim * dtype().size
+    return Case(lambda i: [merge.merge(part, lse, dtype(), model.dim)], lambda i: [merge.reference(part, lse).astype(dtype())],
+                "twin", part.nbytes + lse.nbytes + out, 0.0,
+                lambda: [(merge.merge(part, lse, dtype(), model.dim), merge.reference(part, lse).astype(dtype()))], 16)
+
+
+def sealing(model, fmt, pages):
+    """seal: that many pages at once, of new tokens."""
+    fmt, kv, d = page_format(fmt), model.kv_heads, model.dim
+    tails = [_random(PAGE, kv, d, seed=s) for s in (1, 2)]
+    plain = 2 * pages * PAGE * kv * d * dtype().size
+    copies = copies_of(plain)
+    new = [[_random(pages * PAGE, kv, d, seed=3 + 2 * i + j) for j in (0, 1)] for i in range(min(copies, 16))]
+    rows = mx.arange(PAGE, PAGE + pages * PAGE).astype(mx.int32)
+    mx.eval(tails, new, rows)
+    k = seal.kernel(PagedShape(fmt, PAGE, kv, 1, d, d, "float", ELEMENT_OF[dtype()]))
+    shape = pages, kv, fmt.words(PAGE, d, d)
+
+    def ours(i):
+        return k([rows, *tails, *new[i % len(new)]], [shape], (pages, kv, 1), (kv, PAGE))
+
+    def twin(i):
+        return [seal.reference(fmt, PAGE, rows, *tails, *new[i % len(new)])]
+
+    def check():
+        return list(zip(*(fmt.decode(records[0], PAGE, d, d) for records in (ours(0), twin(0)))))
+
+    return Case(ours, twin, "twin", plain + 4 * shape[0] * shape[1] * shape[2], 0.0, check, copies)
+
+
+def rotation(model, tokens):
+    """rope: that many tokens' fused q, k and v."""
+    heads, kv, d = model.heads, model.kv_heads, model.dim
+    wide = (heads + 2 * kv) * d
+    copies = copies_of(2 * tokens * wide * dtype().size)
+    qkv = [_random(tokens, wide, seed=i) for i in range(min(copies, 16))]
+    angles = rope.table(mx.arange(tokens), mx.array(1e4 ** (-np.arange(0, d, 2) / d), mx.float32))
+    mx.eval(qkv, angles)
+
+    def theirs(i):
+        q, k, v = mx.split(qkv[i % len(qkv)].reshape(1, tokens, heads + 2 * kv, d).swapaxes(1, 2), [heads, heads + kv], axis=1)
+        return [mx.fast.rope(a, d, traditional=False, base=1e4, scale=1.0, offset=0) for a in (q, k)] + [mx.contiguous(v)]
+
+    def ours(i):
+        return list(rope.apply(qkv[i % len(qkv)], angles, heads, kv, d, d))
+
+    return Case(ours, theirs, "mx.fast.rope", 2 * qkv[0].nbytes + angles.nbytes, 0.0,
+                lambda: list(zip(ours(0), rope.reference(qkv[0], angles, heads, kv, d, d))), copies)
+
+
+def reading(nbytes):
+    """read_bound itself."""
+    words = mx.arange(nbytes // 4).astype(mx.uint32)
+    mx.eval(words)
+    units, own = read_bound.launch(read_bound.kernel(), words.size)
+    return Case(lambda i: [read_bound.apply(words)], lambda i: [words.sum()], "mx.sum", nbytes, 0.0,
+                lambda: [(read_bound.apply(words), read_bound.reference(words, units, own))])
+
+
+def gemv(kind, rows, n, k):
+    return matrix(q_gemv, kind, rows, n, k)
+
+
+def gemm(kind, rows, n, k):
+    return matrix(q_gemm, kind, rows, n, k)
+
+
+def _name(array):
+    return str(array.dtype).removeprefix("mlx.core.")

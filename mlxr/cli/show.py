@@ -1,0 +1,64 @@
+"""How the commands show numbers and progress on standard error."""
+
+import sys
+
+
+def warn(message):
+    """One line for the user."""
+    print(f"mlxr: {message}", file=sys.stderr)
+
+
+def bytes_text(n):
+    """1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024 or unit == "TiB":
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+
+
+def engine_lines(info):
+    """What was built, in three lines."""
+    threads = info.get("threads")
+    return [f"{info['architecture']} ({info['mode']}), {info['dtype']}, weights {bytes_text(info['weights_bytes'])}",
+            f"backend {info['backend']}" + (f" with {threads} thread{'s' if threads > 1 else ''}" if threads else "")
+            + f", kernels {info['kernels']}",
+            f"pages {info['page_format']} of {info['page_size']} tokens, pool {bytes_text(info['pool_bytes'])} "
+            f"({info['pages']} pages), {info['kv_bytes_per_token']:.0f} bytes a token"]
+
+
+def run_lines(stats, peak):
+    """Statistics of one request, or of several together."""
+    return [f"prompt {stats['prompt_tokens']} tokens, {stats['prompt_tps']:.1f} tokens/s, "
+            f"first token after {stats['time_to_first_token']:.3f} s",
+            f"generation {stats['generated_tokens']} tokens, {stats['generation_tps']:.1f} tokens/s",
+            f"peak memory {bytes_text(peak)}"]
+
+
+def total_stats(outputs, seconds):
+    """The statistics of several outputs that ran as one batch in that many seconds."""
+    stats = [o.stats for o in outputs]
+    prompt, generated = (sum(s[n] for s in stats) for n in ("prompt_tokens", "generated_tokens"))
+    last_first = max(s["time_to_first_token"] for s in stats)
+    return {"time_to_first_token": min(s["time_to_first_token"] for s in stats), "prompt_tokens": prompt,
+            "generated_tokens": generated, "prompt_tps": prompt / last_first if last_first else 0.0,
+            "generation_tps": generated / seconds if seconds else 0.0,
+            "preemptions": sum(s["preemptions"] for s in stats), "seconds": seconds}
+
+
+def load_progress():
+    """A callback(done, total) in bytes that draws a bar on standard error while weights load."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = TextColumn("loading weights"), BarColumn(), DownloadColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("load", total=None)
+
+    def progress(done, total):
+        if not bar.live.is_started and done < total:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    return progress

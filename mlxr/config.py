@@ -1,0 +1,47 @@
+"""EngineConfig: what a user may decide about the engine, checked at the door."""
+
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+DTYPES = ("float32", "float16", "bfloat16")
+PAGE_SIZES = (16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the engine is built. Everything is fixed at start.
+
+    page_size:     tokens in a page (16, 32, 64 or 128).
+    pool_bytes:    bytes of all page pools together; None sizes them for `context` tokens, within the memory budget.
+    token_budget:  tokens computed in one step at most; prefill is cut into chunks to keep to it.
+    max_batch:     sequences that run at the same time at most (one tail slot each).
+    dtype:         of activations and unquantized weights; None: as stored on a GPU, float32 on a CPU.
+    kv:            page format (`f16`, `bf16`, `f32`, `q8`).
+    context:       tokens in one sequence at most; None: the model's own limit.
+    pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
+    Raises ConfigError for a value that cannot be used.
+    """
+
+    page_size: int = 64
+    pool_bytes: int | None = None
+    token_budget: int = 512
+    max_batch: int = 32
+    dtype: str | None = None
+    kv: str = "f16"
+    context: int | None = None
+    pool_tokens: int | None = None
+
+    def __post_init__(self):
+        if self.page_size not in PAGE_SIZES:
+            raise ConfigError(f"page_size must be one of {', '.join(map(str, PAGE_SIZES))}, not {self.page_size!r}")
+        for name in ("token_budget", "max_batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name in ("pool_bytes", "pool_tokens", "context"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{name} must be a whole number of at least 1, or None, not {value!r}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")

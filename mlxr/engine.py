@@ -1,0 +1,253 @@
+"""The engine: add requests, step, and read what each step brought. One thread owns it; see api.py for threads."""
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import mlx.core as mx
+
+from .errors import PromptTooLong, RequestError, UnsupportedModel
+from .kernels import host_call, library
+from .memory import page_bytes, peak_bytes, pool_pages, tail_bytes, token_bytes
+from .models import seam, zoo
+from .models.build import load_model
+from .models.fusion import fuse
+from .models.modes import GATHERED, PAGED, REFUSED, mode_of, settle
+from .models.stored import kinds_in
+from .output import StopWatch, StreamChunk, TokenLogprob
+from .pages.formats import page_format
+from .pages.pool import PagePool
+from .rehearsal import kernels_of
+from .runner import Runner
+from .scheduler import Scheduler
+from .sequence import Sequence
+from .tokenizer import ChatIds, load_tokenizer
+from .trial import trial
+from .weights.checkpoint import open_checkpoint
+from .weights.locate import locate
+
+
+@dataclass(eq=False)
+class Request:
+    """A sequence, and what its user sees of it."""
+
+    sequence: Sequence
+    text: object                       # the tokenizer's TextStream
+    watch: StopWatch
+    added: float = field(default_factory=time.perf_counter)
+    first: float | None = None         # when the first token was read back
+    done: float | None = None
+    sink: object = None                # who is told, where threads are involved (api.py)
+
+
+def load_engine(model, config, progress=None, warn=None, size_pool=None):
+    """An Engine for anything that weights.locate takes.
+
+    progress: called as load_model says. warn: called with one line for the user, where there is something to say.
+    size_pool: size_pool(tokenizer), called before the weights are read, gives config.pool_tokens.
+    Raises MlxrError subclasses when the model cannot be found, read or run.
+    """
+    path = locate(model, progress=progress is not None)
+    page_format(config.kv)                       # a wrong name is told before gigabytes are read
+    checkpoint = open_checkpoint(path)
+    architecture = zoo.architecture_name(checkpoint.config)
+    mode, note = mode_of(architecture)
+    if mode == REFUSED:
+        raise UnsupportedModel(f"architecture {architecture!r} cannot run: {note}")
+    zoo.model_classes(checkpoint.config)         # refuses what is no architecture, before more is said and read
+    if note and warn:
+        warn(note)
+    tokenizer = load_tokenizer(path)
+    if size_pool:
+        config = replace(config, pool_tokens=size_pool(tokenizer))
+    built = load_model(checkpoint, config.dtype, progress=progress)
+    engine = Engine(built, checkpoint.config, tokenizer, config, settle(mode, built), str(path))
+    if library.backend() == "metal":
+        trial(engine)
+    library.warm(engine.kernels)                 # now, all at once, rather than one by one in the middle of a text
+    return engine
+
+
+class Engine:
+    """A model, its page pool, a scheduler and a runner.
+
+    model: an mlx-lm Model with its weights. model_config: its Hugging Face config dict. mode: how it runs (modes.py).
+    Raises ConfigError when the pool cannot be made, UnsupportedModel when the model's caches cannot be paged.
+    """
+
+    def __init__(self, model, model_config, tokenizer, config, mode=PAGED, name=""):
+        self.model, self.tokenizer, self.config, self.mode, self.name = model, tokenizer, config, mode, name
+        self.architecture = zoo.architecture_name(model_config)
+        self.format = page_format(config.kv)
+        seam.install()
+        with library.rehearsal():                # a graph that is never computed needs no compiled kernels
+            shape = seam.probe(model)
+        self.specs, self.vocabulary, self.dtype, self.recurrent = shape.specs, shape.vocabulary, shape.dtype, shape.recurrent
+        self.weights_bytes = _nbytes(model)
+        self.context = context_limit(model_config, config.context)
+        pages = pool_pages(self.specs, self.format, config, self.context, self.weights_bytes, self.dtype)
+        self.pool = PagePool(self.specs, self.format, config.page_size, pages, self.dtype)
+        self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED)
+        self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
+        self.runner = Runner(model, self.pool, mode, shape.windows)
+        self.requests = {}               # sequence id -> Request
+        self._in_flight = None           # (plan, Sampled) of the step launched last
+        self.steps = self.computed = self.preemptions = 0
+
+    # ------------------------------------------------------------------ requests
+
+    def add(self, prompt, params):
+        """Queue a prompt (a str or token ids); returns its Request. Raises RequestError or PromptTooLong."""
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not tokens:
+            raise RequestError("the prompt is empty; give at least one token")
+        bad = next((t for t in tokens if isinstance(t, bool) or not isinstance(t, int) or not 0 <= t < self.vocabulary), None)
+        if bad is not None:
+            raise RequestError(f"the prompt's token ids must be whole numbers from 0 to {self.vocabulary - 1}, not {bad!r}")
+        params.check_vocabulary(self.vocabulary)
+        if len(tokens) >= self.context:
+            raise PromptTooLong(f"the prompt has {len(tokens)} tokens, but the context is {self.context} with at least one "
+                                "left to generate; shorten it")
+        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.eos_ids)
+        seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little")
+        sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed)
+        self.scheduler.add(sequence)
+        text = self.tokenizer.stream(skip_special=True, continues=not isinstance(prompt, ChatIds))
+        request = Request(sequence, text, StopWatch(params.stop))
+        self.requests[sequence.id] = request
+        return request
+
+    def cancel(self, request):
+        """End a request now; its pages are free at once. Nothing happens when it has ended already."""
+        if not request.sequence.finished:
+            self._finish(request, "cancelled")
+
+    @property
+    def busy(self):
+        return self.scheduler.busy or self._in_flight is not None
+
+    # ------------------------------------------------------------------ one step
+
+    def step(self):
+        """Launch the next step, then read back the one before it: [(request, StreamChunk)] of what that brought."""
+        plan = self.scheduler.schedule()
+        launched = (plan, self.runner.launch(plan)) if plan else None
+        self.steps += bool(plan)
+        self.computed += plan.tokens
+        self.preemptions += len(plan.preempted)
+        before, self._in_flight = self._in_flight, launched
+        return self._read(*before) if before else []
+
+    def _read(self, plan, sampled):
+        if sampled is None:
+            return []
+        tokens = sampled.tokens.tolist()
+        row = {work.sequence.id: i for i, work in enumerate(plan.samples)}
+        return [(self.requests[s.id], self._chunk(self.requests[s.id], t, sampled, row[s.id]))
+                for s, t in self.scheduler.commit(plan, tokens)]
+
+    def _chunk(self, request, token, sampled, row):
+        """Take one token into a request's text, and end the request where it ends."""
+        sequence, params = request.sequence, request.sequence.params
+        request.first = request.first or time.perf_counter()
+        reason = None
+        if token in sequence.stop_ids:
+            reason = "stop"
+        elif sequence.total - sequence.pending >= sequence.limit:
+            reason = "length"
+        text = "" if reason == "stop" else request.text.add(token)
+        if reason:
+            text += request.text.finish()
+        text = request.watch.add(text, last=reason is not None)
+        if request.watch.found:
+            reason = "stop"
+        logprobs = [self._logprob(token, sampled, row, params.logprobs)] if params.logprobs is not None else None
+        if reason:
+            self._finish(request, reason)
+        return StreamChunk(text, [token], logprobs, reason)
+
+    def _logprob(self, token, sampled, row, n):
+        top = {}
+        if n:
+            top = dict(zip(sampled.top_ids[row].tolist()[:n], sampled.top_logprobs[row].tolist()[:n]))
+        return TokenLogprob(token, self.tokenizer.token_text(token), sampled.chosen[row].item(), top)
+
+    def _finish(self, request, reason):
+        self.scheduler.finish(request.sequence, reason)
+        self.runner.forget(request.sequence)
+        request.done = time.perf_counter()
+
+    def release(self, request):
+        """Forget a finished request."""
+        self.requests.pop(request.sequence.id, None)
+
+    # ------------------------------------------------------------------ what was built
+
+    @cached_property
+    def kernels(self):
+        """The Kernels that steps of this engine call."""
+        return kernels_of(self.runner, self.config.max_batch, self.context)
+
+    def _kernels_text(self):
+        """What computes layers and attention, in a few words."""
+        names = sorted({k.name for k in self.kernels if k.backend != "reference"})
+        kinds = kinds_in(m for _, m in self.model.named_modules())
+        text = " ".join(names) + (f" on {', '.join(kinds)}" if kinds else "") if names else "mlx"
+        return text if "attend" in names or not names else f"{text}; attention mlx"
+
+    def info(self):
+        """What was built: names, bytes and counts, all JSON types."""
+        config = self.config
+        heads = [s for s in self.specs if s]
+        return {
+            "model": self.name, "architecture": self.architecture, "mode": self.mode,
+            "backend": library.backend(), "kernels": self._kernels_text(),
+            **({"threads": host_call.threads()} if library.backend() == "host" else {}),
+            "page_format": self.format.name, "page_size": config.page_size, "pages": self.pool.pages,
+            "dtype": str(self.dtype).removeprefix("mlx.core."), "context": self.context,
+            "layers": len(heads), "recurrent": self.recurrent,
+            "weights_bytes": self.weights_bytes, "pool_bytes": sum(x.records.nbytes for x in self.pool.layers),
+            "tail_bytes": tail_bytes(heads, config.page_size, self.pool.slots, self.dtype),
+            "page_bytes": page_bytes(heads, self.format, config.page_size),
+            "kv_bytes_per_token": token_bytes(heads, self.format, config.page_size),
+        }
+
+    def stats(self):
+        """Counts since the start, and memory now."""
+        allocator = self.scheduler.allocator
+        return {"steps": self.steps, "tokens": self.computed, "preemptions": self.preemptions,
+                "pages_free": allocator.free, "pages_used": allocator.used, "running": len(self.scheduler.running),
+                "waiting": len(self.scheduler.waiting), "peak_bytes": peak_bytes()}
+
+
+def leave_thread():
+    """Wait for what this thread has in flight, and drop what MLX keeps for it. To be called before such a thread ends.
+
+    MLX would drop it later, with Python's lock, which is gone when the process ends meanwhile: that aborts.
+    """
+    try:
+        mx.synchronize()
+    finally:
+        mx.clear_streams()
+
+
+def _arrays(tree):
+    if isinstance(tree, mx.array):
+        yield tree
+    elif isinstance(tree, (dict, list, tuple)):
+        for x in tree.values() if isinstance(tree, dict) else tree:
+            yield from _arrays(x)
+
+
+def _nbytes(model):
+    return sum(a.nbytes for a in {id(a): a for a in _arrays(model.parameters())}.values())
+
+
+def context_limit(model_config, wanted):
+    """Tokens in one sequence at most: what the user wants, within what the model was made for."""
+    text = {**model_config, **model_config.get("text_config", {})}
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx",
+             "max_seq_length", "model_max_length")
+    most = next((int(text[n]) for n in names if isinstance(text.get(n), (int, float)) and text[n] > 0), 1 << 20)
+    return min(wanted or most, most)

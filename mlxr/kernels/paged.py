@@ -1,0 +1,72 @@
+"""What the paged kernels (attend, prefill, seal) are specialised by, and what they do not take."""
+
+import functools
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .host_call import ELEMENT_OF
+
+FLOATS = ("float", "half", "bfloat16_t")
+
+
+@dataclass(frozen=True)
+class PagedShape:
+    """One layer's attention: its page format and page size, head counts and sizes, element types, scale, sinks."""
+
+    format: object
+    page: int
+    kv_heads: int
+    group: int      # query heads of a KV head
+    dk: int
+    dv: int
+    q_type: str     # of q and the output
+    kv_type: str    # of tails, k and v
+    scale: float = 1.0
+    sinks: bool = False
+
+    @functools.cached_property
+    def defines(self):
+        return {"DK": self.dk, "DV": self.dv, "PAGE": self.page,
+                "RECORD": self.format.words(self.page, self.dk, self.dv),
+                "QTYPE": self.q_type, "KVTYPE": self.kv_type, "SCALE": f"{self.scale!r}f", "SINKS": int(self.sinks)}
+
+    @functools.cached_property
+    def inputs(self):
+        return [("records", "uint"), ("table", "int"), ("sequences", "int"), ("q", self.q_type),
+                *((n, self.kv_type) for n in ("k_tail", "v_tail", "k", "v")),
+                *([("sinks", "float")] if self.sinks else [])]
+
+    @property
+    def q_dtype(self):
+        return {"float": mx.float32, "half": mx.float16, "bfloat16_t": mx.bfloat16}[self.q_type]
+
+
+@functools.lru_cache(None)
+def _shape(*fields):
+    return PagedShape(*fields)
+
+
+def paged_shape(page_format, page, q, k, v, tail, scale, sinks):
+    """The PagedShape of arrays q [T, heads, dk], k [T, kv_heads, dk], v [T, kv_heads, dv] and the tails' type."""
+    return _shape(page_format, page, k.shape[1], q.shape[1] // k.shape[1], k.shape[2], v.shape[2],
+                  ELEMENT_OF.get(q.dtype), ELEMENT_OF.get(tail.dtype), float(scale), sinks)
+
+
+@functools.lru_cache(None)
+def unsupported(shape):
+    """Why the kernels do not take a shape, or None."""
+    fmt = shape.format
+    if not getattr(fmt, "header", None):
+        return f"page format {fmt.name} has no kernel header"
+    if shape.q_type not in FLOATS or shape.kv_type not in FLOATS:
+        return "q, k and v must be float32, float16 or bfloat16"
+    per = 32 // fmt.bits
+    if shape.dk % 8 or shape.dv % per:
+        return f"heads of {shape.dk} and {shape.dv} elements do not fill whole words"
+    words = shape.dv // per
+    if words & -words < 32 // min(32, shape.page):
+        return f"{shape.page} tokens of {words} words each do not fill lines"
+    if shape.dk > 576 or shape.dv > 512:
+        return f"heads of {shape.dk} and {shape.dv} elements are too long"
+    return None

@@ -1,0 +1,75 @@
+"""prefill: attention of chunks of prompts, many new tokens a sequence, over sealed pages, tails and themselves."""
+
+import functools
+import math
+
+import mlx.core as mx
+
+from . import library
+from .library import Kernel
+from .paged import PagedShape
+
+SHARED_FLOATS = 5120             # of threadgroup memory, on a GPU: 20 KB
+ROWS = {"host": 24, "metal": 8}  # query rows of a SIMD-group
+SIMDGROUPS = 4                   # of a threadgroup, on a GPU
+
+
+def _parts(dk, dv, room):
+    """(ONE, KC, VT, floats): how K and V of 32 tokens lie in `room` floats, see metal/prefill.metal."""
+    wide = -(-dv // 32) * 32
+    if dk * 32 + 32 * wide <= room:
+        return 1, dk, 32, dk * 32 + 32 * wide
+    channels = max(c for c in range(8, dk + 1, 8) if dk % c == 0 and c * 32 <= room)
+    tokens = max(t for t in (8, 16, 32) if t * wide <= room)
+    return 0, channels, tokens, max(channels * 32, tokens * wide)
+
+
+@functools.lru_cache(None)
+def kernel(shape: PagedShape, on=None, checked=False, rows=None, sgs=None, packed=None, room=None, flags=()):
+    """The specialisation for a shape. rows: M; packed: Q_PACKED; room: floats for K and V."""
+    on = on or library.backend()
+    rows, packed = rows or ROWS[on], on == "metal" if packed is None else packed
+    sgs = sgs or (1 if on == "host" else SIMDGROUPS)
+    fixed = sgs * rows * 32 + (0 if packed else sgs * rows * shape.dk)
+    one, channels, tokens, floats = _parts(shape.dk, shape.dv,
+                                           room or (1 << 20 if on == "host" else SHARED_FLOATS - fixed))
+    defines = shape.defines | {"G": shape.group, "M": rows, "SGS": sgs, "Q_PACKED": int(packed), "ONE": one,
+                               "KC": channels, "VT": tokens, "OTYPE": shape.q_type}
+    if packed:
+        defines["QTYPE"] = "float"
+    inputs = [(n, "float" if n == "q" and packed else t) for n, t in shape.inputs]
+    return Kernel("prefill", headers=(shape.format.header,), inputs=inputs, outputs=[("out", shape.q_type)],
+                  ints=["kv_heads", "wide", "window", "tiles", "tokens"], defines=defines, shared=fixed + floats, on=on,
+                  checked=checked, flags=flags)
+
+
+def pack(q, shape, spare):
+    """q [T, heads, dk] as float32 [kv_heads * T * group + spare, dk], in units of base-2 scores."""
+    t = q.shape[0]
+    q = q.reshape(t, shape.kv_heads, shape.group, shape.dk).swapaxes(0, 1).reshape(-1, shape.dk)
+    return mx.pad(q.astype(mx.float32) * (shape.scale * math.log2(math.e)), [(0, spare), (0, 0)])
+
+
+def launch(k, shape, part, window):
+    """(shapes of the outputs, grid, ints but the last) of a launch."""
+    tiles = -(-part.most * shape.group // (k.sgs * k.defines["M"]))
+    ints = shape.kv_heads, part.table.shape[1], window or 1 << 30, tiles
+    return [(part.rows, shape.kv_heads * shape.group, shape.dv)], (tiles, shape.kv_heads, len(part.works)), ints
+
+
+def plan(shape, part, window):
+    """A function from the kernel's inputs to the part's output [rows, heads, dv]; None where the kernel cannot run."""
+    key = "prefill", shape, window
+    if key not in part.launches:
+        k = kernel(shape)
+        shapes, grid, ints = launch(k, shape, part, window)
+        spare = k.sgs * k.defines["M"] if k.defines["Q_PACKED"] else 0
+
+        def run(inputs):
+            tokens = inputs[3].shape[0]
+            if spare:
+                inputs = [*inputs[:3], pack(inputs[3], shape, spare), *inputs[4:]]
+            return k(inputs, shapes, grid, (*ints, tokens))[0]
+
+        part.launches[key] = run if k.ready() else None
+    return part.launches[key]

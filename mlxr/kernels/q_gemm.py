@@ -1,0 +1,71 @@
+"""q_gemm: many rows of activations times a stored matrix, transposed; each weight is decoded once for many rows."""
+
+import functools
+
+import mlx.core as mx
+
+from ..errors import KernelError
+from . import library
+from .library import Kernel
+from .q_gemv import reference
+from .stored import stored
+
+TILES = {"host": (12, 64, 16), "metal": (16, 64, 4), "reference": (16, 64, 4)}  # MT, PANEL, SGS
+FEW = {4: (4, 64, 16), 8: (8, 64, 16), 12: (12, 64, 16), 16: (8, 64, 16)}  # on the host, up to so many rows
+
+__all__ = ["apply", "kernel", "launch", "reference"]
+
+
+@functools.lru_cache(None)
+def kernel(kind, *, swiglu=False, residual=False, on=None, checked=False, tiles=None, flags=()):
+    """The specialisation of a Stored type. tiles: (MT, PANEL, SGS), see metal/q_gemm.metal."""
+    kind, on = stored(kind), on or library.backend()
+    rows, panel, sgs = tiles or TILES[on]
+    return Kernel(
+        "q_gemm",
+        headers=(kind.header,),
+        outputs=[("y", "float")],
+        ints=["M", "N", "K"],
+        inputs=[*kind.arrays, ("x", "float"), *([("residual", "float")] if residual else [])],
+        defines=dict(kind.defines)
+        | {"XTYPE": "float", "MT": rows, "PANEL": panel, "SGS": sgs, "SWIGLU": int(swiglu), "RESIDUAL": int(residual)},
+        shared=32 * max(panel * (2 if swiglu else 1), rows),
+        on=on,
+        checked=checked,
+        flags=flags,
+    )
+
+
+def tiles_of(m, on):
+    """(MT, PANEL, SGS) for m rows."""
+    return next((tiles for most, tiles in FEW.items() if m <= most), TILES[on]) if on == "host" else TILES[on]
+
+
+def launch(k, m, n):
+    """(grid, rows of x that the kernel wants: m rounded up to whole tiles)."""
+    rows = k.defines["MT"]
+    padded = -(-m // rows) * rows
+    return (-(-n // 32), -(-padded // (rows * k.sgs)), 1), padded
+
+
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+    """x [M, K] times W [N, K] transposed: lazily [M, N] in x's dtype.
+
+    The options are those of q_gemv.apply; norm and bias are MLX operations here.
+    """
+    kind = stored(kind)
+    m, width = x.shape
+    n = weights[0].shape[0] // (2 if swiglu else 1)
+    if width % kind.block:
+        raise KernelError(f"q_gemm on {kind.name} weights: {width} columns are not a multiple of {kind.block}")
+    on = library.backend()
+    k = kernel(kind, swiglu=swiglu, residual=residual is not None, on=on, tiles=tiles_of(m, on))
+    if not k.ready():
+        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+    h = x if norm is None else mx.fast.rms_norm(x, norm, eps)
+    grid, padded = launch(k, m, n)
+    rows = [a.astype(mx.float32) for a in (h, residual) if a is not None]
+    if padded != m:
+        rows = [mx.pad(a, [(0, padded - m), (0, 0)]) for a in rows]
+    y = k([*weights, *rows], [(padded, n)], grid, (padded, n, width))[0][:m].astype(x.dtype)
+    return y if bias is None else y + bias

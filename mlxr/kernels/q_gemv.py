@@ -1,0 +1,133 @@
+"""q_gemv: 1 to 8 rows of activations times a stored matrix, transposed; with norm, SwiGLU, bias, residual."""
+
+import functools
+import math
+
+import mlx.core as mx
+
+from ..errors import KernelError
+from . import host_call, library
+from .library import Kernel
+from .stored import stored
+from .twins import dequantize
+
+MOST_ROWS = 8
+STEP = 256  # weights of a step
+CHUNKS = 4  # threadgroups a thread, on the host
+
+
+@functools.lru_cache(None)
+def kernel(
+    kind,
+    batch,
+    x_type="float",
+    y_type=None,
+    *,
+    eps=None,
+    swiglu=False,
+    bias=False,
+    residual=False,
+    on=None,
+    checked=False,
+    stream=None,
+    rows=None,
+    sgs=None,
+    shared=0,
+    flags=(),
+):
+    """The specialisation of a Stored type for `batch` rows.
+
+    stream: see metal/q_gemv.metal; shared: floats of threadgroup memory, where Metal streams.
+    """
+    kind, on = stored(kind), on or library.backend()
+    stream = on == "host" and kind.in_order if stream is None else stream
+    rows = rows or (32 if stream else 4)
+    sgs = sgs or (1 if on == "host" else 2)
+    y_type = y_type or x_type
+    defines = dict(kind.defines) | {
+        "XTYPE": x_type,
+        "YTYPE": y_type,
+        "B": batch,
+        "ROWS": rows,
+        "SGS": sgs,
+        "STREAM": int(stream),
+        "SWIGLU": int(swiglu),
+        "BIAS": int(bias),
+        "RESIDUAL": int(residual),
+    }
+    if eps is not None:
+        defines["NORM_EPS"] = f"{float(eps)!r}f"
+    inputs = [
+        *kind.arrays,
+        ("x", x_type),
+        *([("norm", x_type)] if eps is not None else []),
+        *([("bias", y_type)] if bias else []),
+        *([("residual", y_type)] if residual else []),
+    ]
+    return Kernel(
+        "q_gemv",
+        headers=(kind.header,),
+        inputs=inputs,
+        outputs=[("y", y_type)],
+        ints=["N", "K", "own", "period"],
+        defines=defines,
+        shared=shared,
+        on=on,
+        checked=checked,
+        flags=flags,
+    )
+
+
+def launch(k, n, width):
+    """(threadgroups, ints, floats of threadgroup memory) of a launch on [n, width] weights."""
+    stream, sgs, own = k.defines["STREAM"], k.sgs, k.defines["ROWS"]
+    period = width // math.gcd(width, STEP)
+    if k.backend == "host":  # some chunks a thread: they share the prepared activations, and even out
+        own = max(8, -(-n // (host_call.threads() * CHUNKS)))
+    shared = k.defines["B"] * (period * (STEP + 288) + sgs) if stream else 0
+    return -(-n // (own * sgs)), (n, width, own, period), shared
+
+
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+    """x [B, K] times W [N, K] transposed: lazily [B, N] in x's dtype. B at most 8.
+
+    weights: the arrays of W (stored.arrays); kind: its Stored, or a GGUF type name. norm [K], eps: x is RMS-normed
+    first. swiglu: W is gate over up ([2 N, K]), the result silu(gate) * up, [B, N]. bias [N]; residual [B, N].
+    """
+    kind = stored(kind)
+    batch, width = x.shape
+    n = weights[0].shape[0] // (2 if swiglu else 1)
+    if batch > MOST_ROWS:
+        raise KernelError(f"q_gemv takes 1 to {MOST_ROWS} rows, got {batch}: use q_gemm")
+    if width % kind.block:
+        raise KernelError(f"q_gemv on {kind.name} weights: {width} columns are not a multiple of {kind.block}")
+    element = host_call.ELEMENT_OF[x.dtype]
+    k = kernel(
+        kind,
+        batch,
+        element,
+        eps=eps if norm is not None else None,
+        swiglu=swiglu,
+        bias=bias is not None,
+        residual=residual is not None,
+    )
+    if not k.ready():
+        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+    groups, ints, shared = launch(k, n, width)
+    extra = [a for a in (norm, bias, residual) if a is not None]
+    return k([*weights, x, *extra], [(batch, n)], (groups, 1, 1), ints, shared)[0]
+
+
+def reference(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+    """The same in plain MLX operations."""
+    h = x.astype(mx.float32)
+    if norm is not None:
+        h = mx.fast.rms_norm(h, norm.astype(mx.float32), eps)
+    y = h @ dequantize(weights, kind, x.shape[1]).T
+    if swiglu:
+        gate, up = mx.split(y, 2, axis=-1)
+        y = gate * mx.sigmoid(gate) * up
+    for more in (bias, residual):
+        if more is not None:
+            y = y + more.astype(mx.float32)
+    return y.astype(x.dtype)

@@ -1,0 +1,31 @@
+"""A linear layer on stored weights: picks q_gemv or q_gemm by the number of rows."""
+
+from . import library, q_gemm, q_gemv
+from .stored import stored
+
+# On a CPU, all matrices of a 135M model in Q4_1, one thread: q_gemv takes 13, 17, 25, 29 and 41 ms for 3, 4, 5, 6 and 8
+# rows, q_gemm 25 to 28 for any of them; and each number of rows is one more kernel to compile. A GPU reads the weights
+# once either way, and has threads to spare for 8 rows.
+GEMV_ROWS = {"host": 4, "metal": 8, "reference": 8}
+
+
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+    """x [..., K] times W [N, K] transposed: lazily [..., N] in x's dtype. The options are those of q_gemv.apply."""
+    kind, lead = stored(kind), x.shape[:-1]
+    flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    if residual is not None and residual.ndim != 2:
+        residual = residual.reshape(-1, residual.shape[-1])
+    how = q_gemv if flat.shape[0] <= GEMV_ROWS[library.backend()] else q_gemm
+    y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+    return y if x.ndim == 2 else y.reshape(*lead, -1)
+
+
+def kernels(kind, element="float", *, eps=None, swiglu=False, bias=False, residual=False):
+    """The kernels that `apply` will want first, one row and many, for library.warm."""
+    if library.backend() == "reference":
+        return []
+    on = library.backend()
+    return [
+        q_gemv.kernel(stored(kind), 1, element, eps=eps, swiglu=swiglu, bias=bias, residual=residual),
+        q_gemm.kernel(stored(kind), swiglu=swiglu, residual=residual, on=on, tiles=q_gemm.TILES[on]),
+    ]

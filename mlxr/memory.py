@@ -1,0 +1,70 @@
+"""The memory budget: what weights, page pool, tails and scratch take, and how large a pool may be. All in bytes."""
+
+import os
+import resource
+import sys
+
+import mlx.core as mx
+
+from .errors import ConfigError
+
+DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
+
+
+def page_bytes(specs, page_format, page_size):
+    """Bytes of one page in all layers."""
+    return sum(s.kv_heads * page_format.words(page_size, s.dk, s.dv) * 4 for s in specs if s)
+
+
+def token_bytes(specs, page_format, page_size):
+    """Bytes of K and V of one token in all layers, in full pages."""
+    return page_bytes(specs, page_format, page_size) / page_size
+
+
+def tail_bytes(specs, page_size, slots, dtype):
+    """Bytes of the tails of `slots` sequences in all layers."""
+    return sum(s.kv_heads * (s.dk + s.dv) * page_size * slots * dtype.size for s in specs if s)
+
+
+def machine_bytes():
+    """Bytes that this machine can give to a model: the recommended working set on a Mac, else what is available now."""
+    if mx.metal.is_available():
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    if sys.platform == "linux":
+        with open("/proc/meminfo") as f:
+            for line in f:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def pool_pages(specs, page_format, config, context, weights, dtype):
+    """Pages that the pool gets: config.pool_bytes' worth, or enough for one full context (or pool_tokens, where that
+    is less) if the machine has room.
+
+    context: tokens of the longest sequence. weights: bytes that the weights take.
+    Raises ConfigError when the budget holds no page at all.
+    """
+    size = config.page_size
+    one = page_bytes(specs, page_format, size)
+    if not one:                       # no attention layers: pages are bookkeeping alone
+        return -(-context // size) * config.max_batch
+    if config.pool_bytes is not None:
+        pages = config.pool_bytes // one - 1      # page 0 is part of the pool
+        if pages < 1:
+            raise ConfigError(f"pool_bytes is {config.pool_bytes}, but two pages of this model take {2 * one}")
+        return pages
+    room = int(0.6 * (machine_bytes() - weights)) - tail_bytes(specs, size, config.max_batch, dtype)
+    tokens = min(context, DEFAULT_CONTEXT, config.pool_tokens or context)
+    pages = min(-(-tokens // size) + 1, room // one - 1)
+    if pages < 1:
+        raise ConfigError(f"no memory is left for the KV cache beside {weights} bytes of weights; use a smaller model")
+    return pages
+
+
+def peak_bytes():
+    """Peak memory of this process: MLX's own peak on a GPU, else the resident set's."""
+    if mx.metal.is_available():
+        return mx.get_peak_memory()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,1 @@
+"""mlx-lm's model definitions, made to run on pages."""

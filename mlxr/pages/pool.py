@@ -1,0 +1,90 @@
+"""The page pool: every layer's records and tails, allocated once; seals and tail writes go through here."""
+
+import copy
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..errors import UnsupportedModel
+from ..kernels.seal import seal
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What one attention layer stores for a token: kv_heads heads of dk (K) and dv (V) elements each."""
+
+    kv_heads: int
+    dk: int
+    dv: int
+
+
+class LayerPool:
+    """One layer's pool uint32 [1 + pages, kv_heads, words] and tails [slots * page_size, kv_heads, dk | dv].
+
+    Page 0 stays zero: block tables are padded with it.
+    """
+
+    def __init__(self, spec, page_format, page_size, pages, dtype):
+        self.spec, self.format, self.page_size, self.dtype = spec, page_format, page_size, dtype
+        self.words = page_format.words(page_size, spec.dk, spec.dv)
+        self.records = mx.zeros((1 + pages, spec.kv_heads, self.words), mx.uint32)
+        self.k_tail = self.v_tail = None
+        self.grow(1)
+
+    def grow(self, slots):
+        """Make room for that many tail slots, keeping what the tails hold."""
+        for name, dim in (("k_tail", self.spec.dk), ("v_tail", self.spec.dv)):
+            tail = getattr(self, name)
+            missing = slots * self.page_size - (0 if tail is None else tail.shape[0])
+            spare = mx.zeros((missing, self.spec.kv_heads, dim), self.dtype)
+            setattr(self, name, spare if tail is None else mx.concatenate([tail, spare]))
+
+    def write(self, batch, k, v):
+        """Take a batch's new k [T, kv_heads, dk] and v [T, kv_heads, dv]: seal the pages they complete, keep the rest.
+
+        Returns the tails as they were before, which the batch's attention still reads.
+        """
+        before = copy.copy(self.k_tail), copy.copy(self.v_tail)
+        if batch.seal_pages is not None:
+            # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
+            self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, *before, k, v)
+        if batch.tail_rows is not None:
+            self.k_tail[batch.tail_rows] = k[batch.tail_source].astype(self.dtype)
+            self.v_tail[batch.tail_rows] = v[batch.tail_source].astype(self.dtype)
+        return before
+
+    @property
+    def arrays(self):
+        return [self.records, self.k_tail, self.v_tail]
+
+
+class PagePool:
+    """All layers' pools. specs: a LayerSpec for each layer, None for one that stores nothing (it shares another's K and V).
+
+    pages: how many each layer has, page 0 not counted. dtype: of the tails.
+    """
+
+    def __init__(self, specs, page_format, page_size, pages, dtype):
+        stored = [s for s in specs if s]
+        for i, spec in enumerate(stored):
+            if spec.dk * page_format.bits % 32 or spec.dv * page_format.bits % 32:
+                raise UnsupportedModel(f"layer {i} has heads of {spec.dk} and {spec.dv} elements; page format "
+                                       f"{page_format.name} needs whole 32-bit words: use --kv f32")
+        self.specs, self.format, self.page_size, self.pages, self.slots = specs, page_format, page_size, pages, 1
+        self.layers = [LayerPool(s, page_format, page_size, pages, dtype) for s in stored]
+        mx.eval(self.arrays)
+
+    @property
+    def arrays(self):
+        return [a for layer in self.layers for a in layer.arrays]
+
+    @property
+    def nbytes(self):
+        return sum(a.nbytes for a in self.arrays)
+
+    def reserve(self, slots):
+        """Make room for that many tail slots in every layer."""
+        if slots > self.slots:
+            for layer in self.layers:
+                layer.grow(slots)
+            self.slots = slots

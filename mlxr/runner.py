@@ -1,0 +1,125 @@
+"""The runner: launches a batch through the model and the sampler, and leaves it in flight."""
+
+import copy
+
+import mlx.core as mx
+
+from .batch import build_batch, tail_slots
+from .models import seam, surgery
+from .models.modes import GATHERED, PAGED
+from .sampler import sample
+
+
+class Runner:
+    """Runs plans on a model over a page pool.
+
+    model: an mlx-lm Model with its weights. pool: a PagePool for seam.probe(model)'s layers. mode: PAGED, SERIAL or
+    GATHERED (see seam.py). windows: sliding window of each attention layer or None.
+    """
+
+    def __init__(self, model, pool, mode, windows):
+        self.model, self.pool, self.mode = model, pool, mode
+        pools = iter(pool.layers)
+        kind = seam.GatheredLayer if mode == GATHERED else seam.PagedLayer
+        self._layers = [kind(next(pools) if spec else None, w) for spec, w in zip(pool.specs, windows)]
+        self._recurrent = {}             # sequence id -> its caches, for models with a recurrent state
+        self._shared = None              # the caches, when no layer is recurrent
+        self._head = surgery.select_rows(model)
+        self._previous = None            # tokens of the last launched step
+        self.observer = None             # called as observer(works, logits [S, vocabulary]) at each step, by validation
+
+    def launch(self, plan):
+        """Start computing a plan; returns Sampled (lazy, in flight), or None when nothing is sampled."""
+        for sequence in plan.preempted:
+            self.forget(sequence)
+        self.pool.reserve(tail_slots(max(w.slot for w in plan.works) + 1))
+        if any((w.start + w.count) // self.pool.page_size > w.start // self.pool.page_size for w in plan.works):
+            # A seal reuses the pool's buffer only when no reader of it is in flight.
+            mx.synchronize()
+        logits = self.logits(plan.works)
+        works, previous = plan.samples, self._previous
+        if self.observer and works:
+            self.observer(works, logits)
+        sampled = sample(logits, works, previous) if works else None
+        self._previous = sampled.tokens if sampled else None
+        mx.async_eval(self.pool.arrays, *(sampled.arrays if sampled else ()))
+        return sampled
+
+    def forget(self, sequence):
+        """Drop what is kept for a sequence outside of the pool."""
+        self._recurrent.pop(sequence.id, None)
+
+    def logits(self, works):
+        """Logits [S, vocabulary] of the works that are sampled from, or None when none is. The pool takes their K and V."""
+        return self._paged(works) if self.mode == PAGED else self._one_by_one(works)
+
+    def rehearse(self, works):
+        """Build the graph of a step that is never computed: what is in the pool stays."""
+        pool, slots = self.pool, self.pool.slots
+        kept = [(layer.records, layer.k_tail, layer.v_tail) for layer in pool.layers]
+        try:
+            for layer in pool.layers:        # an update of an array changes all names of it
+                layer.records, layer.k_tail, layer.v_tail = map(copy.copy, (layer.records, layer.k_tail, layer.v_tail))
+            pool.reserve(tail_slots(len(works)))
+            batch = build_batch(works, pool.page_size, pool.slots)
+            paged = self.mode == PAGED
+            self._forward(batch, self._caches(None if paged else works[0].sequence),
+                          batch.tokens[:, None] if paged else batch.tokens[None], serial=not paged)
+        finally:
+            for layer, arrays in zip(pool.layers, kept):
+                layer.records, layer.k_tail, layer.v_tail = arrays
+            pool.slots = slots
+            for work in works:
+                self.forget(work.sequence)
+
+    def _paged(self, works):
+        """Logits [S, vocabulary] of a ragged batch: one token a row."""
+        batch = build_batch(works, self.pool.page_size, self.pool.slots, self._previous)
+        return self._forward(batch, self._caches(None), batch.tokens[:, None], serial=False)
+
+    def _one_by_one(self, works):
+        """The same, one sequence after the other; each is evaluated alone, so that its seal reuses the pool's buffer."""
+        rows = []
+        for work in works:
+            batch = build_batch([work], self.pool.page_size, self.pool.slots, self._previous)
+            caches = self._caches(work.sequence)
+            logits = self._forward(batch, caches, batch.tokens[None], serial=True)
+            mx.eval(self.pool.arrays, [c.state for c in _recurrent(caches)], *([] if logits is None else [logits]))
+            if logits is not None:
+                rows.append(logits)
+        return mx.concatenate(rows) if rows else None
+
+    def _forward(self, batch, caches, tokens, serial):
+        for layer in self._layers:
+            layer.bind(batch, serial)
+        head = self._head
+        head.rows, head.total, head.used = batch.sampled, tokens.size, False
+        logits = self.model(tokens, cache=caches)
+        head.rows = None
+        if batch.sampled is None:
+            return None                  # nobody wants these logits: they are never computed
+        logits = logits.reshape(-1, logits.shape[-1])
+        return logits if head.used else logits[batch.sampled]
+
+    def _caches(self, sequence):
+        if self._shared is not None:
+            return self._shared
+        key = sequence.id if sequence else None
+        if key not in self._recurrent:
+            layers = iter(self._layers)
+            stock = seam.stock_caches(self.model)
+            caches = seam.map_caches(stock, lambda _: next(layers))
+            if not list(_recurrent(caches)):
+                self._shared = caches
+                return caches
+            self._recurrent[key] = caches
+        return self._recurrent[key]
+
+
+def _recurrent(caches):
+    """The caches among these that hold a recurrent state of their own."""
+    for cache in caches:
+        if type(cache).__name__ == "CacheList":
+            yield from _recurrent(cache.caches)
+        elif not isinstance(cache, seam.PagedLayer):
+            yield cache

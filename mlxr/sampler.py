@@ -1,0 +1,157 @@
+"""Logits processors and sampling, on the device, for the whole batch at once.
+
+Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then top-p, min-p and top-k, each looking
+at the distribution before temperature; then one draw with temperature. The draw adds Gumbel noise whose key depends on
+a request's seed and its count of tokens alone, so that no other row of the batch can change it.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+LARGEST = 1e30     # larger logits and parameters are cut to it: infinity minus infinity would be no number
+_MASK64 = (1 << 64) - 1
+
+
+def _mix64(x):
+    """A 64-bit mixing function (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return x ^ (x >> 31)
+
+
+def draw_key(seed, index):
+    """The random key, two 32-bit words, of a request's index-th draw."""
+    x = _mix64((_mix64(seed & _MASK64) + index) & _MASK64)
+    return x >> 32, x & 0xFFFFFFFF
+
+
+@dataclass
+class Sampled:
+    """What one step drew: tokens int32 [S], and where asked for the chosen and the most likely tokens' logprobs."""
+
+    tokens: mx.array
+    chosen: mx.array | None = None          # float32 [S]
+    top_ids: mx.array | None = None         # int32 [S, n], most likely first
+    top_logprobs: mx.array | None = None    # float32 [S, n]
+
+    @property
+    def arrays(self):
+        return [a for a in (self.tokens, self.chosen, self.top_ids, self.top_logprobs) if a is not None]
+
+
+def sample(logits, works, previous=None):
+    """Draw one token for each row of logits [S, vocabulary]; works: the step's works that sample, in the same order.
+
+    previous: the last step's tokens [S'], for penalties over tokens that are not read back yet.
+    """
+    params = [w.sequence.params for w in works]
+    raw = logits.astype(mx.float32)
+    logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
+    greedy = mx.argmax(logits, axis=-1).astype(mx.int32)
+    if all(p.temperature == 0 for p in params):
+        tokens = greedy
+    else:
+        hot = _column([p.temperature for p in params])
+        # Below the best logit, so that a temperature near 0 cannot make several of them infinite.
+        below = logits - mx.maximum(mx.max(logits, axis=-1, keepdims=True), -LARGEST)
+        noisy = _filter(below, params) / mx.where(hot > 0, hot, 1.0) + _gumbel(works, logits.shape[-1])
+        tokens = mx.where(hot[:, 0] > 0, mx.argmax(noisy, axis=-1).astype(mx.int32), greedy)
+    return _with_logprobs(Sampled(tokens), raw, params)
+
+
+def _column(values):
+    return mx.array(np.clip(np.array(values, np.float64), -LARGEST, LARGEST).astype(np.float32))[:, None]
+
+
+def _with_logprobs(sampled, raw, params):
+    """Logprobs are those of the model itself: before bias, penalties, filters and temperature."""
+    asked = [p.logprobs for p in params if p.logprobs is not None]
+    if asked:
+        logprobs = raw - mx.logsumexp(raw, axis=-1, keepdims=True)
+        sampled.chosen = mx.take_along_axis(logprobs, sampled.tokens[:, None], axis=-1)[:, 0]
+        n = min(max(asked), raw.shape[-1])
+        if n:
+            top = mx.argpartition(-logprobs, n - 1, axis=-1)[:, :n]
+            values = mx.take_along_axis(logprobs, top, axis=-1)
+            order = mx.argsort(-values, axis=-1)
+            sampled.top_ids = mx.take_along_axis(top, order, axis=-1).astype(mx.int32)
+            sampled.top_logprobs = mx.take_along_axis(values, order, axis=-1)
+    return sampled
+
+
+def _filter(logits, params):
+    """logits with what top-k, top-p and min-p exclude at -inf. Of equally likely tokens the lower ids come first."""
+    vocabulary = logits.shape[-1]
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    keep = None
+    if any(p.min_p > 0 for p in params):
+        least = _column([np.log(p.min_p) if p.min_p > 0 else -np.inf for p in params])
+        keep = logprobs >= mx.max(logprobs, axis=-1, keepdims=True) + least
+    if any(0 < p.top_k < vocabulary or p.top_p < 1 for p in params):
+        order = mx.argsort(-logprobs, axis=-1)
+        mass = mx.exp(mx.take_along_axis(logprobs, order, axis=-1))
+        before = mx.cumsum(mass, axis=-1) - mass          # mass of the more likely tokens
+        rank = mx.arange(vocabulary)[None]
+        k = mx.array([min(p.top_k or vocabulary, vocabulary) for p in params])[:, None]
+        top_p = _column([p.top_p if p.top_p < 1 else np.inf for p in params])
+        kept = ((rank < k) & (before < top_p)) | (rank == 0)
+        kept = mx.put_along_axis(kept, order, kept, axis=-1)         # from ranks back to token ids
+        keep = kept if keep is None else keep & kept
+    return logits if keep is None else mx.where(keep, logits, -np.inf)
+
+
+def _gumbel(works, vocabulary):
+    """float32 [S, vocabulary] of Gumbel noise, each row from its own key."""
+    keys = np.array([draw_key(w.sequence.seed, w.start + w.count) for w in works], np.uint32)
+    return mx.vmap(lambda key: mx.random.gumbel((vocabulary,), key=key))(mx.array(keys))
+
+
+def _bias(logits, params):
+    triples = [(r, t, b) for r, p in enumerate(params) for t, b in (p.logit_bias or {}).items()]
+    if not triples:
+        return logits
+    rows, tokens, values = zip(*triples)
+    return logits.at[mx.array(rows), mx.array(tokens)].add(mx.array(values, mx.float32))
+
+
+def _penalise(logits, works, previous):
+    params = [w.sequence.params for w in works]
+    if any(p.repetition_penalty != 1 for p in params):
+        recent = [p.repetition_context if p.repetition_penalty != 1 else 0 for p in params]
+        seen = _counts(logits.shape, works, previous, lambda s: s.tokens, recent) > 0
+        penalty = _column([p.repetition_penalty for p in params])
+        logits = mx.where(seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if any(p.presence_penalty or p.frequency_penalty for p in params):
+        recent = [sys.maxsize if p.presence_penalty or p.frequency_penalty else 0 for p in params]
+        counts = _counts(logits.shape, works, previous, lambda s: s.generated, recent)
+        presence = _column([p.presence_penalty for p in params])
+        frequency = _column([p.frequency_penalty for p in params])
+        logits = logits - presence * (counts > 0) - frequency * counts
+    return logits
+
+
+def _counts(shape, works, previous, history, recent):
+    """float32 [S, vocabulary]: how often each token stands in the last recent[row] of history(sequence).
+
+    A token that is still on the device is the newest of them.
+    """
+    rows, tokens = [], []
+    late_rows, late = [], []
+    for r, (work, n) in enumerate(zip(works, recent)):
+        pending = int(work.source >= 0)
+        past = history(work.sequence)[-(n - pending):] if n > pending else []
+        rows += [r] * len(past)
+        tokens += past
+        if pending and n:
+            late_rows.append(r)
+            late.append(work.source)
+    counts = mx.zeros(shape, mx.float32)
+    if tokens:
+        counts = counts.at[mx.array(rows), mx.array(tokens)].add(1.0)
+    if late:
+        counts = counts.at[mx.array(late_rows), previous[mx.array(late)]].add(1.0)
+    return counts

@@ -1,0 +1,1 @@
+"""Finding model files and reading weights from them."""

@@ -1,0 +1,197 @@
+"""The logic of the speed benchmark: medians, ratios, turns, what becomes of failures and of Ctrl-C, the contestants' ends."""
+
+import itertools
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from helpers.tiny import NoText, tiny_engine, tiny_model
+from mlxr.benchmarks import own_engine, prompts, speed
+from mlxr.benchmarks.children import Child, ChildFailed
+from mlxr.errors import ConfigError
+
+
+class FakeChild:
+    """Answers from a script, and notes what it was asked."""
+
+    log = []
+    times = {"mlxr": {"prefill": [0.5, 1.0, 2.0], "decode": [0.1, 0.1, 0.3]},
+             "llama.cpp": {"prefill": [1.0, 2.0, 4.0], "decode": [0.05, 0.05, 0.05]}, "mlx-lm": {"prefill": [31.0] * 3, "decode": [1.0] * 3}}
+    raises = {}
+
+    def __init__(self, name, module, environment=None, quiet=False):
+        self.name, self.environment, self.open = name, environment, True
+        self.answers = {m: iter(t) for m, t in self.times[name].items()}
+
+    def ask(self, command, **arguments):
+        self.log.append((self.name, command, arguments.get("seed")))
+        error = self.raises.get((self.name, command, arguments.get("seed")))
+        if error:
+            raise error
+        if command == "setup":
+            return {"threads": 2, "vocabulary": 99, "dtype": "float32"} if self.name == "mlxr" else {"threads": arguments.get("threads")}
+        if command == "used":
+            return {"kernels": {"attend": "host"}, "peak_bytes": 1}
+        seconds = 9.0 if arguments["seed"] < 0 else next(self.answers[command])      # the warm-up is slow
+        return {"tokens": 10, "seconds": seconds}
+
+    def close(self):
+        self.log.append((self.name, "close", None))
+
+
+@pytest.fixture
+def contest(monkeypatch):
+    monkeypatch.setattr(speed, "Child", FakeChild)
+    monkeypatch.setattr(speed, "PAUSE", 0)
+    monkeypatch.setattr(speed, "_why_not", lambda name, path: None)
+    monkeypatch.setattr(FakeChild, "log", [])
+    monkeypatch.setattr(FakeChild, "raises", {})
+    return lambda *against, reps=3: speed.Contest(Path("m.gguf"), speed.Plan(reps=reps), {}, against)
+
+
+def test_medians_spreads_and_ratios(contest):
+    report = contest("llama.cpp").run().report()
+    assert (report["prefill_tps"], report["prefill_tps_spread"]) == (10.0, [5.0, 20.0])
+    assert (report["decode_tps"], report["decode_tps_spread"]) == (100.0, [33.33, 100.0])
+    peer = report["against"]["llama.cpp"]
+    assert (peer["prefill_tps"], peer["prefill_ratio"]) == (5.0, 2.0)
+    assert (peer["decode_tps"], peer["decode_ratio"]) == (200.0, 0.5)
+    assert report["kernels"] == {"attend": "host"} and report["threads"] == 2
+
+
+def test_they_take_turns_after_a_warm_up(contest):
+    contest("llama.cpp").run()
+    asked = [(n, c, s) for n, c, s in FakeChild.log if c in speed.METRICS]
+    assert asked[:2] == [("mlxr", "prefill", -1), ("mlxr", "decode", -1)]
+    assert asked[2:] == [(n, m, i) for i in range(3) for m in speed.METRICS for n in ("mlxr", "llama.cpp")]
+    assert [x for x in FakeChild.log if x[1] == "close"] == [("mlxr", "close", None), ("llama.cpp", "close", None)]
+
+
+def test_a_slow_peer_is_repeated_less(contest):
+    report = contest("mlx-lm").run().report()
+    assert len(report["against"]["mlx-lm"]["prefill_tps_all"]) == 1 and len(report["against"]["mlx-lm"]["decode_tps_all"]) == 3
+    assert len(report["prefill_tps_all"]) == 3
+
+
+def test_a_peer_that_fails_to_start_is_left_out_with_a_note(contest):
+    FakeChild.raises = {("llama.cpp", "setup", None): ChildFailed("llama.cpp: no luck")}
+    report = contest("llama.cpp").run().report()
+    assert report["against"] == {} and report["notes"] == ["llama.cpp was left out: llama.cpp: no luck"] and report["prefill_tps"] == 10.0
+
+
+def test_a_peer_that_fails_later_keeps_what_it_did(contest):
+    FakeChild.raises = {("llama.cpp", "decode", 1): ChildFailed("llama.cpp ended (9)")}
+    report = contest("llama.cpp").run().report()
+    peer = report["against"]["llama.cpp"]
+    assert len(peer["prefill_tps_all"]) == 2 and len(peer["decode_tps_all"]) == 1 and len(report["decode_tps_all"]) == 3
+    assert report["notes"] == ["llama.cpp dropped out: llama.cpp ended (9)"]
+
+
+def test_mlxr_itself_may_not_fail(contest):
+    FakeChild.raises = {("mlxr", "decode", 1): ChildFailed("mlxr ended (9)")}
+    with pytest.raises(ChildFailed, match="mlxr ended"):
+        contest("llama.cpp").run()
+
+
+def test_ctrl_c_keeps_complete_measurements(contest):
+    FakeChild.raises = {("llama.cpp", "decode", 1): KeyboardInterrupt()}
+    report = contest("llama.cpp").run().report()
+    assert report["interrupted"] and len(report["decode_tps_all"]) == 2 and len(report["against"]["llama.cpp"]["decode_tps_all"]) == 1
+    FakeChild.raises, FakeChild.log[:] = {("mlxr", "prefill", -1): KeyboardInterrupt()}, []
+    with pytest.raises(KeyboardInterrupt):
+        contest().run()
+    assert ("mlxr", "close", None) in FakeChild.log
+
+
+def test_what_was_not_measured_has_no_ratio():
+    assert speed.ratio(3.0, None) is None and speed.ratio(None, 3.0) is None and speed.ratio(3.0, 2.0) == 1.5
+    assert speed.Result("x").summary()["decode_tps"] is None
+
+
+def test_peers_that_cannot_take_part(monkeypatch):
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None if name == "mlx_lm" else object())
+    assert speed._why_not("mlx-lm", Path("m.gguf")) == "mlx-lm is not installed"
+    assert speed._why_not("llama.cpp", Path("folder")) == "llama.cpp reads GGUF files alone"
+    assert speed._why_not("llama.cpp", Path("m.gguf")) is None
+    with pytest.raises(ConfigError, match="--against x: there are llama.cpp, mlx-lm"):
+        speed.check_peers(["x"])
+
+
+def test_prompts_are_the_same_for_all_and_new_each_time():
+    a, b = prompts.prompts(1, 2, 50, 100), prompts.prompts(1, 2, 50, 100)
+    assert a == b and a != prompts.prompts(2, 2, 50, 100) and a[0] != a[1]
+    assert [len(p) for p in a] == [50, 50] and all(0 <= t < 100 for p in a for t in p)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_engine_is_measured_on_the_tokens_that_were_asked_for(monkeypatch, batch):
+    """Prompts of pp tokens; tg tokens a sequence at that depth, counted once all have begun; nothing stays behind."""
+    engine = tiny_engine(tiny_model())
+    monkeypatch.setattr(own_engine, "load_engine", lambda model, config: engine)
+    ticks = itertools.count()
+    monkeypatch.setattr(own_engine.time, "perf_counter", lambda: float(next(ticks)))
+    contestant = own_engine.OwnEngine("m", {"token_budget": 64}, 40, 5, 30, batch)
+    before = engine.computed
+    assert contestant.prefill(0)["tokens"] == 40 * batch and engine.computed - before == 40 * batch
+    measured = contestant.decode(0)
+    assert 5 * batch <= measured["tokens"] < 6 * batch
+    assert not engine.busy and not engine.requests and engine.scheduler.allocator.used == 0
+    assert isinstance(engine.tokenizer, NoText)
+
+
+def test_a_context_too_short_is_told(monkeypatch):
+    engine = tiny_engine(tiny_model())
+    monkeypatch.setattr(own_engine, "load_engine", lambda model, config: engine)
+    with pytest.raises(ConfigError, match="the context is 4096 tokens, and this needs 50"):
+        own_engine.OwnEngine("m", {}, 5, 8, 5000, 1)
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    (tmp_path / "contestant.py").write_text(textwrap.dedent("""
+        import os, sys, time
+        from mlxr.benchmarks.children import serve
+        from mlxr.errors import ConfigError
+
+        class Contestant:
+            def __init__(self, name):
+                if name == "bad":
+                    raise ConfigError("a bad name")
+                self.name = name
+            def info(self):
+                print("noise on standard output")
+                return {"name": self.name}
+            def fail(self):
+                raise RuntimeError("out of luck")
+            def sleep(self):
+                time.sleep(1000)
+            def die(self):
+                print("last words", file=sys.stderr)
+                os._exit(3)
+
+        serve(Contestant)
+    """))
+    made = Child("peer", "contestant", {"PYTHONPATH": f"{tmp_path}:{':'.join(p for p in sys.path if p)}"}, quiet=True)
+    yield made
+    made.close()
+
+
+def test_children_answer_and_fail_in_one_line(child):
+    with pytest.raises(ConfigError, match="^a bad name$"):
+        child.ask("setup", name="bad")
+    assert child.ask("setup", name="x") == {"name": "x"}
+    with pytest.raises(ChildFailed, match="^peer: RuntimeError: out of luck$"):
+        child.ask("fail")
+    assert child.ask("info") == {"name": "x"}
+    with pytest.raises(ChildFailed, match=r"^peer ended \(3\): last words$"):
+        child.ask("die")
+
+
+def test_children_end_with_their_parent_even_at_work(child):
+    """Closing the pipe ends a child that is in the middle of something."""
+    child.ask("setup", name="x")
+    child._process.stdin.write('["sleep", {}]\n')
+    child._process.stdin.close()
+    assert child._process.wait(10) == 0

@@ -1,0 +1,131 @@
+"""`mlxr bench`: tokens a second of a model as JSON and as a table; kernels as rows and as CSV; refusals in one line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from helpers.command import MLXR, environment, mlxr, refused
+from kernels.matrices import needs_compiler
+
+KERNELS = {"read_bound", "q_gemv", "q_gemm", "q_rows", "attend", "prefill", "merge", "seal", "rope"}
+
+
+@pytest.fixture(scope="module")
+def report(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--pp", 20, "--tg", 6, "--depth", 70, "--reps", 3, "--threads", 1, "--json")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert "round 1 of 3" in result.stderr
+    return json.loads(result.stdout)
+
+
+def test_json_of_a_model(report, smollm2_gguf):
+    assert report["model"] == str(smollm2_gguf) and report["architecture"] == "llama"
+    assert (report["pp"], report["tg"], report["depth"], report["batch"], report["reps"], report["threads"]) == (20, 6, 70, 1, 3, 1)
+    assert report["page_format"] == "f16" and report["page_size"] == 64 and report["backend"] in ("host", "metal", "reference")
+    assert {"mlxr", "mlx", "python"} <= report["versions"].keys() and report["machine"]["cpus"] >= 1
+    assert report["against"] == {} and report["notes"] == [] and report["interrupted"] is False
+    assert report["peak_bytes"] > report["weights_bytes"] > 9e7
+    for metric in ("prefill", "decode"):
+        rates = report[f"{metric}_tps_all"]
+        assert len(rates) == 3 and all(1 < r < 1e5 for r in rates)
+        assert report[f"{metric}_tps"] == sorted(rates)[1] and report[f"{metric}_tps_spread"] == [min(rates), max(rates)]
+
+
+@needs_compiler
+def test_the_real_engine_was_measured(report):
+    assert {"q_gemv", "attend", "q_rows"} <= report["kernels"].keys() and set(report["kernels"].values()) == {report["backend"]}
+
+
+def test_table_of_a_model_with_a_batch(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--pp", 8, "--tg", 4, "--depth", 5, "--reps", 1, "--batch", 3, "--kv", "f32")
+    assert result.returncode == 0, result.stderr
+    assert "pp8" in result.stdout and "tg4 @ 5, batch 3" in result.stdout and "pages f32 of 64" in result.stdout
+    assert "tokens/s (least - most)" in result.stdout
+
+
+def test_against_llama_cpp(smollm2_gguf):
+    pytest.importorskip("llama_cpp")
+    result = mlxr("bench", smollm2_gguf, "--pp", 16, "--tg", 4, "--depth", 8, "--reps", 2, "--batch", 2, "--against", "llama.cpp", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    peer = report["against"]["llama.cpp"]
+    assert peer["settings"]["threads"] == report["threads"] and len(peer["decode_tps_all"]) == 2 and report["notes"] == []
+    for metric in ("prefill", "decode"):
+        assert peer[f"{metric}_ratio"] == pytest.approx(report[f"{metric}_tps"] / peer[f"{metric}_tps"], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_against_mlx_lm(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--pp", 4, "--tg", 2, "--depth", 8, "--reps", 1, "--against", "mlx-lm")
+    assert result.returncode == 0, result.stderr
+    line = next(line for line in result.stdout.splitlines() if line.startswith("mlx-lm"))
+    assert "prefill" in line and "decode" in line and " x" in line
+
+
+def test_ctrl_c_keeps_what_was_measured(smollm2_gguf):
+    process = subprocess.Popen([*MLXR, "bench", str(smollm2_gguf), "--pp", "8", "--tg", "4", "--depth", "4", "--reps", "100000", "--json"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        said = []
+        while "left" not in (said[-1] if said else ""):      # the first round is complete
+            said.append(process.stderr.readline())
+            assert said[-1], said
+        os.kill(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    report = json.loads(out)
+    assert process.returncode == 130 and report["interrupted"] is True and report["prefill_tps"] > 1 and report["decode_tps"] > 1
+
+
+@needs_compiler
+def test_kernels_as_json_and_csv(tmp_path):
+    file = tmp_path / "runs.csv"
+    result = mlxr("bench", "kernels", "--preset", "tiny", "--reps", 2, "--threads", 1, "--json", "--csv", file, "--tag", "one")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)
+    assert {r["kernel"] for r in rows} == KERNELS and len(rows) == 9
+    for r in rows:
+        assert {"kernel", "shape", "ms", "gbps", "share_of_bound", "ratio_to_mlx", "max_rel_error"} <= r.keys()
+        assert r["ms"] > 0 and 0 < r["share_of_bound"] < 20 and r["ratio_to_mlx"] > 0 and r["max_rel_error"] < 1e-4 and r["threads"] == 1
+        assert r["ratio_to_mlx"] == pytest.approx(r["mlx_ms"] / r["ms"], rel=2e-3)
+    result = mlxr("bench", "kernels", "--preset", "tiny", "--kernels", "rope,merge", "--reps", 1, "--csv", file, "--tag", "two")
+    assert result.returncode == 0 and [line.split()[0] for line in result.stdout.splitlines()[1:3]] == ["merge", "rope"]
+    with open(file, newline="") as f:
+        written = list(csv.DictReader(f))
+    assert [r["tag"] for r in written] == ["one"] * 9 + ["two"] * 2
+    assert [float(r["ms"]) for r in written[:9]] == [r["ms"] for r in rows] and written[0]["mlx_version"]
+
+
+def test_bad_options(tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    for args, what in [
+        (["--against", "vllm"], "--against vllm: there are llama.cpp, mlx-lm"),
+        (["--reps", 0], "--reps must be at least 1"),
+        (["--tg", 0], "--tg must be at least 1"),
+        (["--depth", -1], "--depth must be at least 0"),
+        (["--threads", 0], "--threads must be at least 1"),
+        (["--pool", "1G"], "--pool cannot be chosen here"),
+        (["--preset", "quick"], "--preset is an option of mlxr bench kernels"),
+        (["kernels", "--pp", 5], "--pp is an option of mlxr bench MODEL"),
+        (["kernels", "--kernels", "attend,nothing"], "--kernels nothing: there are attend"),
+        (["kernels", "--preset", "huge"], "invalid choice"),
+        (["kernels", "--reps", 0], "--reps must be at least 1"),
+        (["kernels", "--csv", tmp_path / "no" / "x.csv"], "there is no folder"),
+        (["kernels", "--csv", other], "has other columns"),
+        ([tmp_path / "no.gguf"], "no.gguf"),
+    ]:
+        assert what in refused("bench", *args), args
+
+
+def test_a_context_that_is_too_long_is_refused(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--depth", 9000)
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 2 and "the context is 8192 tokens" in last and "lower --depth" in last

@@ -1,0 +1,242 @@
+"""What the dialect's operations give: on this CPU, in its narrower forms, checked, and in the simulator."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from kernels.gate import Gate, needs_simulator, relative
+
+from mlxr.errors import KernelError
+from mlxr.kernels import host_build, library
+from mlxr.kernels.library import Kernel
+
+X86 = any("-march" in f for f in host_build.kernel_flags())
+FORMS = {
+    "native": [],
+    **({"avx2": ["-march=haswell"]} if X86 else {}),
+    "portable": ["-DLANES_PORTABLE", "-DLANES_NO_AVX512"],
+}
+needs_compiler = pytest.mark.skipif(host_build.compiler() is None, reason="no C++ compiler")
+
+# One step a line of output: 32 floats.
+OPS = """
+KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<float> y, dptr<half> h,
+           dptr<bfloat16_t> e, int n, GRID) {
+    SIMDGROUPS {
+        vfloat x = a[lane], z = a[lane + 32];
+        int r = 0;
+#define ROW(...) { vfloat row_ = (__VA_ARGS__); y[lane + 32 * r] = row_; r += 1; }
+        ROW(x + z * 2.0f) ROW(x - z / 3.0f) ROW(max(x, z) * min(x, z))
+        ROW(select(x, z, x > z)) ROW(select(x, z, !(x > 0.0f) || z < 0.5f && lane < 20)) ROW(abs(x))
+        ROW(rint(x * 10.0f)) ROW(exp2(x * 30.0f)) ROW(sqrt(abs(x)))
+        ROW(vfloat(simd_sum(x))) ROW(vfloat(simd_max(x))) ROW(vfloat(simd_min(x))) ROW(vfloat(simd_broadcast(x, n)))
+        ROW(simd_shuffle(x, (vint(lane) * 7 + 3) % 32)) ROW(simd_shuffle_xor(x, 5)) ROW(vfloat(vint(x * 100.0f)))
+        ROW(vfloat(vuint(vint(lane) * 3) >> 2u)) ROW(vfloat((vint(lane) << 3 ^ 21) & 31)) ROW(vfloat(t[lane] % 5))
+        ROW(vfloat(t[7]) * half_lo(uint(w[3])))
+        ROW(ld(a, lane + n, first(lane, n))) ROW(ld(a, lane * 3, lane < 17))
+        ROW(ld(a, vint(lane) * 2, vint(lane) % 3 == 1))
+        ROW(a[spread<4, 5>(lane) + 2]) ROW(ld(a, spread<4, 5>(lane) + 2, first(lane, 22)))
+        ROW(ld(a, spread<32, 0, 3, 4, 2>(lane), first(lane, 32)))
+        ROW(ld(a, spread<8, 1, 0>(lane) + n, first(lane, n)))
+        vuint p = ld_pair(w, spread<4, 9, 2>(lane) + 1, first(lane, 32)); ROW(half_lo(p)) ROW(half_hi(p))
+        ROW(bfloat_lo(p)) ROW(bfloat_hi(p))
+        p = ld_pair(w, spread<8, 17, 2>(lane) + 1, first(lane, 21)); ROW(half_lo(p)) ROW(half_hi(p))
+        ROW(vfloat(ld(dptr<const half>(w), spread<8, 17, 0>(lane) + 2, first(lane, 32))))
+        ROW(vfloat(ld(dptr<const half>(w), lane + n, first(lane, n))))
+        ROW(vfloat(ld(dptr<const bfloat16_t>(w), lane + n)))
+        ROW(vfloat(ld(dptr<const bfloat16_t>(w), spread<4, 9>(lane) + 1, first(lane, 31))))
+        vuint u = ld(dptr<const uchar>(w), lane + n, first(lane, 30)); ROW(vfloat(u))
+        vint s = ld(dptr<const char>(w), lane + n); ROW(vfloat(s))
+        s = ld(dptr<const short>(w), lane + 1, first(lane, n)); ROW(vfloat(s))
+        vfloat4 q = ld4(a, lane * 4, first(lane, 32)); ROW(q.x) ROW(q.y) ROW(q.z + q.w * 2.0f)
+        q = ld4(a, spread<4, 20, 4>(lane) + 4, first(lane, 23)); ROW(sum(q))
+        q = ld4(dptr<const half>(w), lane * 4, first(lane, 30)); ROW(q.x - q.w)
+        ROW(as_float(as_uint(x) ^ 0x80000000u)) ROW(half_lo(half_pair(x, z)) + half_hi(half_pair(x, z)))
+        vuint4 d = ld_words(dptr<const uint>(w), vint(lane) * 2 + 3); ROW(half_lo(d.x)) ROW(half_hi(d.w))
+        d = ld_words(w, vint(lane) * 5 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.z))
+        ROW(vfloat(ld(dptr<const half>(w), vint(lane) * 3, first(lane, n))))
+        if (simd_any(x > 100.0f)) ROW(x) else ROW(z)
+        if (simd_all(abs(x) < 100.0f)) ROW(x) else ROW(z)
+        shared[lane] = x; SG_BARRIER; ROW(vfloat(shared[31 - vint(lane)])) SG_BARRIER;
+        shared[lane] = x; shared[lane + 32] = z; SG_BARRIER;
+        tile<8> m; fill(m, 1.0f); mma(m, a, 8, shared, 8, 4); scale_rows(m, shared, lane); store(m, y + 32 * r, 32);
+        r += 8;
+        st(h, lane, x); st(h, lane + 32, z, first(lane, n)); st(h, lane * 2 + 60, x, lane > 1); st(e, lane, x);
+        st(e, lane + 32, z, first(lane, n));
+    }
+}
+"""
+
+
+def kernel(**options):
+    return Kernel(
+        "ops",
+        text=OPS,
+        inputs=[("a", "float"), ("w", "ushort"), ("t", "int")],
+        ints=["n"],
+        shared=64,
+        defines={"SGS": 1},
+        outputs=[("y", "float"), ("h", "half"), ("e", "bfloat16_t")],
+        **options,
+    )
+
+
+def data():
+    rng = np.random.default_rng(4)
+    a = rng.standard_normal(200).astype(np.float32)
+    w = rng.standard_normal(200).astype(np.float16).view(np.uint16)
+    return a, w, rng.integers(0, 100, 64).astype(np.int32)
+
+
+N = 13
+
+
+def expected():
+    """The same rows in NumPy."""
+    a, w, t = data()
+    i, x, z = np.arange(32), a[:32], a[32:64]
+    lo = lambda k: w.view(np.float16)[k].astype(np.float32)
+    bf = lambda k: (w[k].astype(np.uint32) << 16).view(np.float32)
+    first = lambda v, n: np.where(i < n, v, 0)
+    full = lambda v: np.full(32, v)
+    p, p2, bytes_ = i // 4 * 9 + i % 4 * 2 + 1, i // 8 * 17 + i % 8 * 2 + 1, w.view(np.uint8)
+    quad = lambda k: np.stack([a[k + j] for j in range(4)])
+    q, q2 = quad(i * 4), quad(np.where(i < 23, i // 4 * 20 + i % 4 * 4 + 4, 0))
+    f16 = lambda v: v.astype(np.float16).astype(np.float32)
+    rows = [
+        x + z * 2,
+        x - z / 3,
+        np.maximum(x, z) * np.minimum(x, z),
+        np.where(x > z, z, x),
+        np.where(~(x > 0) | (z < 0.5) & (i < 20), z, x),
+        abs(x),
+        np.rint(x * np.float32(10)),
+        np.exp2(x * np.float32(30)),
+        np.sqrt(abs(x)),
+        full(x.sum()),
+        full(x.max()),
+        full(x.min()),
+        full(x[N]),
+        x[(i * 7 + 3) % 32],
+        x[i ^ 5],
+        np.trunc(x * np.float32(100)),
+        (i * 3) >> 2,
+        (i << 3 ^ 21) & 31,
+        t[:32] % 5,
+        full(t[7] * lo(3)),
+        first(a[i + N], N),
+        first(a[np.where(i < 17, i * 3, 0)], 17),
+        np.where(i % 3 == 1, a[i * 2], 0),
+        a[i // 4 * 5 + i % 4 + 2],
+        first(a[i // 4 * 5 + i % 4 + 2], 22),
+        a[(i * 3 + 2) // 4],
+        first(a[i // 8 + N], N),
+        lo(p),
+        lo(p + 1),
+        bf(p),
+        bf(p + 1),
+        first(lo(p2), 21),
+        first(lo(p2 + 1), 21),
+        lo(i // 8 * 17 + 2),
+        first(lo(i + N), N),
+        bf(i + N),
+        first(bf(i // 4 * 9 + i % 4 + 1), 31),
+        first(bytes_[i + N], 30),
+        bytes_.view(np.int8)[i + N],
+        first(w.view(np.int16)[i + 1], N),
+        q[0],
+        q[1],
+        q[2] + q[3] * 2,
+        first(q2.sum(0), 23),
+        first(lo(np.minimum(i, 29) * 4) - lo(np.minimum(i, 29) * 4 + 3), 30),
+        -x,
+        f16(x) + f16(z),
+        lo(i * 4 + 6),
+        lo(i * 4 + 13),
+        lo(i * 5 + 3),
+        lo(i * 5 + 6),
+        first(lo(np.minimum(i, N) * 3), N),
+        z,
+        x,
+        x[31 - i],
+    ]
+    b = np.stack([a[4 * k : 4 * k + 32] for k in range(8)])
+    rows += list((1 + a[:64].reshape(8, 8) @ b) * x[:8, None])
+    h = np.zeros(124, np.float32)
+    h[:32], h[32 : 32 + N] = x, z[:N]
+    h[64:124:2] = x[2:]
+    return np.stack([np.asarray(r, np.float32) for r in rows]), f16(h), np.concatenate([x, z[:N]])
+
+
+WRITTEN = np.r_[0 : 32 + N, 64:124:2]  # of h; the rest is never stored
+
+
+def check(y, h, e, tolerance=3e-7):
+    rows, half, plain = expected()
+    for r, (got, want) in enumerate(zip(np.asarray(y).reshape(-1, 32), rows, strict=True)):
+        assert relative(got, want) <= max(tolerance, 1e-6 if r == 7 else 0), (r, got, want)
+    assert np.array_equal(np.asarray(h, np.float32)[WRITTEN], half[WRITTEN])
+    assert relative(np.asarray(e, np.float32)[: 32 + N], plain) < 3e-3
+    bits = plain.view(np.uint32)
+    assert np.array_equal(
+        np.asarray(e, np.float32)[: 32 + N].view(np.uint32) >> 16, (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "form,checked",
+    [
+        ("native", False),
+        ("native", True),
+        *(pytest.param(f, c, marks=[pytest.mark.slow] * c) for f in list(FORMS)[1:] for c in (False, True)),
+    ],
+)
+def test_host(form, checked):
+    k = kernel(on="host", flags=FORMS[form], checked=checked)
+    before = library.used["ops", "host"]
+    y, h, e = k([mx.array(a) for a in data()], [(len(expected()[0]), 32), (124,), (64,)], (1, 1, 1), (N,))
+    check(y, h, e.astype(mx.float32))
+    assert library.used["ops", "host"] == before + 1
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "step",
+    [
+        "a[lane + 170]",
+        "a[vint(lane) * 7]",
+        "ld(a, lane, first(lane, 32)) + ld(a, lane + 180, first(lane, 21))",
+        "a[spread<4, 29>(lane)]",
+        "vfloat(a[200])",
+        "vfloat(a[-1])",
+        "vfloat(shared[64])",
+    ],
+)
+def test_checked_builds_find_a_wrong_index(step):
+    text = (
+        f"KERNEL wrong(dptr<const float> a, dptr<float> y, GRID) {{ SIMDGROUPS {{ vfloat v = {step}; y[lane] = v; }} }}"
+    )
+    k = Kernel(
+        "wrong",
+        text=text,
+        inputs=[("a", "float")],
+        outputs=[("y", "float")],
+        defines={"SGS": 1},
+        shared=64,
+        checked=True,
+        on="host",
+    )
+    with pytest.raises((KernelError, RuntimeError), match="is outside a buffer of (200|64) elements"):
+        mx.eval(k([mx.zeros((200,))], [(32,)], (1, 1, 1)))
+
+
+@needs_simulator
+def test_metal():
+    gate = Gate(kernel(on="metal"), data(), [(len(expected()[0]), 32), (124,), (64,)], (1, 1, 1), (N,))
+    rows, half, plain = expected()
+    assert gate.text() == gate.run().generated
+    assert not gate.report.errors, str(gate.report)
+    y, h, e = gate.outputs
+    e = e if e.dtype == np.float32 else (e.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    check(y, h, e, 1e-6)
+    assert gate.strict(8) == ""

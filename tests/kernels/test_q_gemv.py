@@ -1,0 +1,269 @@
+"""q_gemv against fp32 arithmetic on decoded weights: every type, ragged sizes, everything that is folded in."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from kernels.gate import Gate, needs_simulator, relative
+from kernels.matrices import ALL_AFFINE, FORMS, KINDS, activations, matrix, name, needs_compiler, plain
+
+from mlxr.errors import KernelError
+from mlxr.kernels import library, q_gemv
+from mlxr.kernels.stored import affine, arrays, stored
+
+SHAPES = [(24, 576), (13, 96), (40, 256), (70, 320), (5, 1536), (33, 128)]
+EPS = 1e-5
+
+
+def oracle(x, w, *, norm=None, swiglu=False, bias=None, residual=None, **_):
+    x, w = x.astype(np.float64), w.astype(np.float64)
+    if norm is not None:
+        x = x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * norm
+    y = x @ w.T
+    if swiglu:
+        gate, up = np.split(y, 2, axis=-1)
+        y = gate / (1 + np.exp(-gate)) * up
+    return y + (0 if bias is None else bias) + (0 if residual is None else residual)
+
+
+def fused(n, k, batch, what):
+    """The options of a call by name, as fp32 NumPy."""
+    given = {
+        "norm": activations(k, seed=5),
+        "bias": activations(n, seed=6),
+        "residual": activations(batch, n, seed=7),
+        "swiglu": True,
+    }
+    return {w: given[w] for w in what}
+
+
+def call(x, w, kind, options, dtype=mx.float32):
+    cast = {k: mx.array(v).astype(dtype) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    return q_gemv.apply(mx.array(x).astype(dtype), w, kind, **cast, **({"eps": EPS} if "norm" in options else {}))
+
+
+def shapes_of(kind):
+    return [s for s in SHAPES if s[1] % stored(kind).block == 0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_every_type(kind, batch):
+    before = library.used["q_gemv", "host"]
+    for n, k in shapes_of(kind):
+        w, decoded = matrix(kind, n, k)
+        x = activations(batch, k)
+        assert relative(q_gemv.apply(mx.array(x), w, kind), oracle(x, decoded)) < 1e-5, (n, k)
+    assert library.used["q_gemv", "host"] - before == len(shapes_of(kind)), "the twin ran instead"
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALL_AFFINE, ids=name)
+def test_every_affine_format(kind):
+    for n, k in shapes_of(kind):
+        w, decoded = matrix(kind, n, k)
+        assert relative(q_gemv.apply(mx.array(activations(1, k)), w, kind), oracle(activations(1, k), decoded)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "batch", [pytest.param(b, marks=pytest.mark.slow) if b not in (2, 8) else b for b in range(1, 9)]
+)
+def test_every_batch(batch):
+    w, decoded = matrix("Q4_1", 70, 320)
+    x = activations(batch, 320)
+    assert relative(q_gemv.apply(mx.array(x), w, "Q4_1"), oracle(x, decoded)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "kind,batch,what",
+    [
+        ("Q4_1", 1, ("norm",)),
+        ("Q4_1", 1, ("norm", "swiglu")),
+        ("Q4_1", 1, ("residual",)),
+        (affine(4, 32), 2, ("norm", "swiglu")),
+        ("Q8_0", 2, ("norm", "bias", "residual")),
+        ("F16", 3, ("norm", "swiglu")),
+        ("BF16", 1, ("bias",)),
+        ("F32", 1, ("norm", "residual")),
+    ],
+    ids=str,
+)
+def test_folded_in(kind, batch, what):
+    n, k = 45, 320
+    w, decoded = matrix(kind, 2 * n if "swiglu" in what else n, k)
+    x, options = activations(batch, k) * 3, fused(n, k, batch, what)
+    before = library.used["q_gemv", "host"]
+    assert relative(call(x, w, kind, options), oracle(x, decoded, **options)) < 1e-5
+    assert library.used["q_gemv", "host"] == before + 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype,tolerance", [(mx.float16, 1e-3), (mx.bfloat16, 4e-3)], ids=str)
+def test_16_bit_activations(dtype, tolerance):
+    x = plain(mx.array(activations(2, 320)).astype(dtype))
+    options = {k: plain(mx.array(v).astype(dtype)) for k, v in fused(70, 320, 2, ("norm", "residual")).items()}
+    w, decoded = matrix("Q4_1", 70, 320)
+    y = call(x, w, "Q4_1", options, dtype)
+    assert y.dtype == dtype and relative(plain(y), oracle(x, decoded, **options)) < tolerance
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_twin(kind):
+    n, k = 18, 256
+    w, decoded = matrix(kind, 2 * n, k)
+    options = fused(n, k, 2, ("norm", "swiglu", "bias", "residual"))
+    cast = {o: mx.array(v) if isinstance(v, np.ndarray) else v for o, v in options.items()}
+    y = q_gemv.reference(mx.array(activations(2, k)), w, stored(kind), eps=EPS, **cast)
+    assert relative(y, oracle(activations(2, k), decoded, **options)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "Q4_0", "F16", affine(3, 64), affine(8, 32)], ids=name)
+def test_no_index_outside(kind):
+    """A checked build on exact buffers; and both ways of reading rows."""
+    for stream in (True, False) if stored(kind).in_order else (False,):
+        k = q_gemv.kernel(kind, 1, on="host", checked=True, stream=stream)
+        for n, width in shapes_of(kind):
+            w, decoded = matrix(kind, n, width)
+            groups, ints, shared = q_gemv.launch(k, n, width)
+            (y,) = k([*w, mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
+            assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_other_cpus(kind, form):
+    k = q_gemv.kernel(kind, 2, on="host", flags=FORMS[form], eps=EPS)
+    for n, width in shapes_of(kind):
+        w, decoded = matrix(kind, n, width)
+        x, norm = activations(2, width), activations(width, seed=5)
+        groups, ints, shared = q_gemv.launch(k, n, width)
+        (y,) = k([*w, mx.array(x), mx.array(norm)], [(2, n)], (groups, 1, 1), ints, shared)
+        assert relative(y, oracle(x, decoded, norm=norm)) < 1e-5
+
+
+def test_wrong_calls_say_so():
+    w, _ = matrix("Q4_1", 8, 64)
+    with pytest.raises(KernelError, match="1 to 8 rows, got 9: use q_gemm"):
+        q_gemv.apply(mx.zeros((9, 64)), w, "Q4_1")
+    with pytest.raises(KernelError, match="48 columns are not a multiple of 32"):
+        q_gemv.apply(mx.zeros((1, 48)), w, "Q4_1")
+    with pytest.raises(KernelError, match="no kernel reads Q9_9 weights; there are F32, F16, BF16"):
+        q_gemv.apply(mx.zeros((1, 64)), w, "Q9_9")
+    with pytest.raises(KernelError, match="no kernel for affine weights of 7 bits"):
+        affine(7, 32)
+    with pytest.raises(KernelError, match="affine4_32_half weights are 3 arrays"):
+        arrays(mx.zeros((8, 8), mx.uint32), affine(4, 32))
+    with pytest.raises(KernelError, match="Q8_0 weights are mlx.core.uint16, got mlx.core.float32"):
+        arrays(mx.zeros((8, 8)), "Q8_0")
+
+
+# ---- on Metal, in the simulator ------------------------------------------------------------------------------------
+def gate(kind, n, width, batch=1, what=(), **options):
+    """(the gate, the oracle's answer) of one launch."""
+    stream = options.get("stream", False)
+    w, decoded = matrix(kind, 2 * n if "swiglu" in what else n, width)
+    x, given = activations(batch, width), fused(n, width, batch, what)
+    make = dict(
+        eps=EPS if "norm" in what else None,
+        swiglu="swiglu" in what,
+        bias="bias" in what,
+        residual="residual" in what,
+        on="metal",
+    )
+    k = q_gemv.kernel(kind, batch, **make, **options)
+    groups, ints, shared = q_gemv.launch(k, n, width)
+    if stream:
+        k = q_gemv.kernel(kind, batch, shared=shared, **make, **options)
+    extra = [mx.array(given[o]) for o in ("norm", "bias", "residual") if o in given]
+    return Gate(k, [*w, mx.array(x), *extra], [(batch, n)], (groups, 1, 1), ints), oracle(x, decoded, **given)
+
+
+def label(value):
+    return "_".join(value) if isinstance(value, tuple) else str(value) if isinstance(value, int) else name(value)
+
+
+CASES = [
+    ("Q4_1", 24, 576, 1, ()),
+    ("Q8_0", 21, 288, 2, ("bias",)),
+    ("Q4_0", 16, 320, 1, ("norm", "residual")),
+    ("F16", 16, 288, 1, ()),
+    ("BF16", 16, 256, 1, ("norm", "swiglu")),
+    (affine(4, 32), 24, 576, 1, ("norm", "swiglu")),
+    (affine(3, 64), 16, 320, 1, ()),
+]
+MORE = [
+    ("F32", 16, 288, 1, ()),
+    (affine(2, 32), 16, 256, 1, ()),
+    (affine(5, 128), 16, 384, 1, ()),
+    (affine(6, 64, mx.bfloat16), 16, 256, 1, ()),
+    (affine(8, 32, mx.float32), 16, 256, 8, ()),
+]
+
+
+@needs_simulator
+@pytest.mark.parametrize(
+    "kind,n,width,batch,what", CASES + [pytest.param(*c, marks=pytest.mark.slow) for c in MORE], ids=label
+)
+def test_gate(kind, n, width, batch, what):
+    run, want = gate(kind, n, width, batch, what)
+    ragged = -n % 4 / n  # a ragged last group of rows reads its last row again
+    run.check(
+        [want],
+        1e-5,
+        traffic={label: times * (1.01 + ragged) for label, times in reads(stored(kind)).items()},
+        written={"y": 1.0},
+    )
+
+
+def reads(kind):
+    """How often each byte of a matrix's arrays is read: once, but for what lanes of one load share."""
+    if kind.header == "quants/affine.h":
+        how = dict(kind.defines)
+        sharing = how["GROUP"] / 8
+        return {"w": {3: 8 / 3, 5: 16 / 5, 6: 16 / 6}.get(how["BITS"], 1), "scales": sharing, "offsets": sharing}
+    return {"w": {"Q4_1": (16 + 4 * 4) / 20, "Q4_0": (16 + 4 * 2) / 18, "Q8_0": (32 + 4 * 2) / 34}.get(kind.name, 1)}
+
+
+@needs_simulator
+@pytest.mark.slow
+def test_gate_of_the_stream():
+    run, want = gate("Q4_1", 24, 96, 2, ("norm",), stream=True, rows=8, sgs=2)
+    run.check([want], 1e-5, threadgroup_bytes=32768)
+
+
+FAULTS = {
+    "a row too far": ("min(r, rows - 1)", "min(r + 1, rows)"),
+    "a step too far": ("int n = min(STEP, K - k);", "int n = STEP;"),
+    "a mask dropped at the store": (
+        "st(y, lane + (b * N + row0), v, first(lane, rows));",
+        "st(y, lane + (b * N + row0), v);",
+    ),
+    "a word too far": ("spread<4, 5>(lane) + 1", "spread<4, 5>(lane) + 2"),
+    "a scale of another block": ("ld(w.w, spread<4, 5, 0>(lane)", "ld(w.w, spread<8, 5, 0>(lane)"),
+    "the offset forgotten": ("+ q.offset * a.total", ""),
+}
+
+
+@needs_simulator
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_caught(fault):
+    run, want = gate("Q4_1", 22, 288)
+    run.run()
+    assert not run.report.errors and relative(run.outputs[0], want) < 1e-5
+    run.run(cut=FAULTS[fault])
+    assert run.report.errors or relative(run.outputs[0], want) > 1e-3
+
+
+@needs_simulator
+def test_a_missing_barrier_is_caught():
+    run, want = gate("Q4_1", 16, 96, 1, ("norm",), stream=True, rows=8, sgs=2)
+    run.run()
+    assert not run.report.errors and relative(run.outputs[0], want) < 1e-5
+    run.run(cut=("TG_BARRIER;", ";"))
+    assert "threadgroup-race" in run.errors() or "uninitialised-threadgroup-read" in run.errors()

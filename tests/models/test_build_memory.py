@@ -1,0 +1,54 @@
+"""Peak memory while loading: at most 1.15 times the weights as they end up, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import mlxr  # noqa: F401  (first: it decides which BLAS MLX uses)
+import mlx.core as mx
+from test_build import CONFIG, random_model, write_model
+
+_LOAD = """
+import json, resource, sys
+import mlx.core as mx, mlx.nn
+from mlx.utils import tree_flatten
+from mlxr.models.build import load_model
+from mlxr.models.zoo import lm_module
+from mlxr.weights.checkpoint import open_checkpoint
+lm_module("llama"), mx.eval(mx.ones(8) @ mx.ones((8, 8)))
+checkpoint = open_checkpoint(sys.argv[1])
+list(checkpoint.config)
+
+def resident(what):
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = dict(line.split(":") for line in open("/proc/self/status"))  # ru_maxrss counts the parent's memory too
+    return int(lines[what].split()[0]) * 1024
+
+before = resident("VmRSS")
+model = load_model(checkpoint)
+held = sum(w.nbytes for _, w in tree_flatten(model.parameters()))
+print(json.dumps({"held": held, "file": checkpoint.nbytes, "mlx": mx.get_peak_memory(), "rss": resident("VmHWM") - before}))
+"""
+
+
+def measured(path):
+    out = subprocess.run([sys.executable, "-c", _LOAD, str(path)], capture_output=True, text=True, timeout=120)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout)
+
+
+def test_peak_memory_of_a_gguf(smollm2_gguf, backend):
+    m = measured(smollm2_gguf)
+    assert m["held"] == m["file"] > 90e6 if backend == "host" else m["held"] > 100e6
+    assert m["rss"] <= 1.15 * m["held"] and m["mlx"] <= 1.15 * m["held"], m
+
+
+def test_peak_memory_of_16_bit_weights(tmp_path, backend):
+    """They are cast on "reference", and stay on "host" but for the norms."""
+    config = dict(CONFIG, hidden_size=768, intermediate_size=3072, num_hidden_layers=8, vocab_size=2000)
+    write_model(tmp_path, random_model(config, mx.bfloat16), config)
+    m = measured(tmp_path)
+    assert m["held"] > 125e6 and (m["held"] > 250e6) == (backend == "reference")
+    assert backend == "reference" or m["held"] <= 1.001 * m["file"]
+    assert m["rss"] <= 1.15 * m["held"] and m["mlx"] <= 1.15 * m["held"], m

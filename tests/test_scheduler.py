@@ -1,0 +1,116 @@
+"""The scheduler alone: conservation, budget, order and progress over random workloads, with a runner of plain ints."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlxr.errors import PromptTooLong, RequestError
+from mlxr.scheduler import Scheduler
+from mlxr.sequence import SamplingParams, Sequence
+
+
+def sequence(n, max_tokens=5, context=10_000):
+    return Sequence(list(range(n)), SamplingParams(max_tokens=max_tokens), min(context, n + max_tokens))
+
+
+class Driver:
+    """Steps as the engine does, one step in flight, and notes which positions were computed from which tokens."""
+
+    def __init__(self, scheduler):
+        self.s, self.in_flight, self.plans = scheduler, None, []
+
+    def step(self):
+        s = self.s
+        plan = s.schedule()
+        s.check()
+        assert plan.tokens <= s.token_budget
+        kinds = [w.count == 1 and w.start > 0 for w in plan.works]
+        for w in plan.works:
+            assert w.count >= 1 and w.start + w.count == w.sequence.computed
+            assert len(w.pages) == (w.start + w.count) // s.page_size
+            if s.align:
+                assert w.start // s.page_size == (w.start + w.count - 1) // s.page_size
+        self.plans.append((plan, kinds))
+        before, self.in_flight = self.in_flight, plan or None
+        if before:
+            for seq, _ in list(s.commit(before, [7] * len(before.samples))):
+                if len(seq.tokens) >= seq.limit:
+                    s.finish(seq, "length")
+        s.check()
+
+    def run(self, most=5000):
+        while self.s.busy or self.in_flight:
+            self.step()
+            most -= 1
+            assert most, "no progress"
+
+
+def test_decode_rows_come_before_prefill_chunks():
+    s = Scheduler(16, 100, token_budget=10, max_batch=4)
+    d = Driver(s)
+    first = sequence(5, max_tokens=50)
+    s.add(first)
+    d.step(), d.step()
+    s.add(sequence(30))
+    d.step()
+    works = d.plans[-1][0].works
+    assert [w.count for w in works] == [1, 9] and works[0].sequence is first
+
+
+def test_chunks_keep_to_the_budget_and_sample_only_at_the_end():
+    s = Scheduler(16, 100, token_budget=7, max_batch=4)
+    d = Driver(s)
+    s.add(sequence(20, max_tokens=1))
+    d.run()
+    works = [w for p, _ in d.plans for w in p.works]
+    assert [(w.start, w.count, w.sample) for w in works] == [(0, 7, False), (7, 7, False), (14, 6, True)]
+
+
+def test_refuses_what_can_never_fit_and_queues_nothing():
+    s = Scheduler(16, 2, token_budget=100, max_batch=4)
+    with pytest.raises(PromptTooLong, match="has 48 tokens, but the page pool holds 47"):
+        s.add(sequence(48))
+    with pytest.raises(RequestError, match="empty"):
+        s.add(sequence(0))
+    assert not s.busy
+
+
+def test_generation_stops_where_the_pool_ends():
+    s = Scheduler(16, 2, token_budget=100, max_batch=4)
+    q = sequence(40, max_tokens=100)
+    s.add(q)
+    Driver(s).run()
+    assert len(q.tokens) == 48 and q.finish_reason == "length"      # 47 in the pool, and one more drawn from them
+
+
+def test_preempts_the_latest_and_recomputes_it():
+    s = Scheduler(16, 6, token_budget=100, max_batch=4)
+    a, b = sequence(40, max_tokens=30), sequence(20, max_tokens=30)
+    s.add(a), s.add(b)
+    Driver(s).run()
+    assert (a.preemptions, b.preemptions > 0) == (0, True)
+    assert len(a.generated) == len(b.generated) == 30
+
+
+@pytest.mark.parametrize("align", [False, True])
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_everything_finishes_and_nothing_is_lost(align, data):
+    draw = data.draw
+    s = Scheduler(16, draw(st.integers(4, 30)), draw(st.integers(1, 80)), draw(st.integers(1, 6)), align=align)
+    d, made = Driver(s), []
+    for _ in range(draw(st.integers(1, 12))):
+        q = sequence(draw(st.integers(1, min(s.capacity, 120))), draw(st.integers(1, 40)))
+        s.add(q)
+        made.append(q)
+        for _ in range(draw(st.integers(0, 4))):
+            d.step()
+        if draw(st.booleans()):
+            victim = made[draw(st.integers(0, len(made) - 1))]
+            if not victim.finished:
+                s.finish(victim, "cancelled")
+    d.run()
+    assert s.allocator.used == 0 and not s.running and not s.waiting
+    for q in made:
+        assert q.finish_reason == "cancelled" or len(q.tokens) == q.limit
+        assert q.finish_reason == "cancelled" or q.pending == 0
