@@ -21,7 +21,7 @@ from .pages.pool import PagePool
 from .rehearsal import kernels_of
 from .runner import Runner
 from .scheduler import Scheduler
-from .sequence import Sequence
+from .sequence import Handling, Sequence
 from .tokenizer import ChatIds, load_tokenizer
 from .trial import trial
 from .weights.checkpoint import open_checkpoint
@@ -38,6 +38,7 @@ class Request:
     added: float = field(default_factory=time.perf_counter)
     first: float | None = None         # when the first token was read back
     done: float | None = None
+    deadline: float | None = None      # when it is ended, whatever it has
     sink: object = None                # who is told, where threads are involved (api.py)
 
 
@@ -78,7 +79,7 @@ class Engine:
 
     def __init__(self, model, model_config, tokenizer, config, mode=PAGED, name=""):
         self.model, self.tokenizer, self.config, self.mode, self.name = model, tokenizer, config, mode, name
-        self.architecture = zoo.architecture_name(model_config)
+        self.model_config, self.architecture = model_config, zoo.architecture_name(model_config)
         self.format = page_format(config.kv)
         seam.install()
         with library.rehearsal():                # a graph that is never computed needs no compiled kernels
@@ -88,16 +89,24 @@ class Engine:
         self.context = context_limit(model_config, config.context)
         pages = pool_pages(self.specs, self.format, config, self.context, self.weights_bytes, self.dtype)
         self.pool = PagePool(self.specs, self.format, config.page_size, pages, self.dtype)
-        self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED)
+        self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
+                                   prefix_cache=config.prefix_cache and not self.recurrent)
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
         self.runner = Runner(model, self.pool, mode, shape.windows)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last
         self.steps = self.computed = self.preemptions = 0
 
+    def sibling(self, **changes):
+        """Another engine of the same model and weights, with fields of its EngineConfig changed. For validation."""
+        engine = Engine(self.model, self.model_config, self.tokenizer, replace(self.config, **changes), self.mode, self.name)
+        if library.backend() == "metal":
+            trial(engine)
+        return engine
+
     # ------------------------------------------------------------------ requests
 
-    def add(self, prompt, params):
+    def add(self, prompt, params, handling=Handling()):
         """Queue a prompt (a str or token ids); returns its Request. Raises RequestError or PromptTooLong."""
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not tokens:
@@ -111,10 +120,13 @@ class Engine:
                                 "left to generate; shorten it")
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.eos_ids)
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little")
-        sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed)
+        sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed,
+                            priority=handling.priority, salt=handling.cache_salt, cache_note=self._uncached,
+                            guide=handling.guide and handling.guide())
         self.scheduler.add(sequence)
         text = self.tokenizer.stream(skip_special=True, continues=not isinstance(prompt, ChatIds))
         request = Request(sequence, text, StopWatch(params.stop))
+        request.deadline = request.added + handling.timeout if handling.timeout else None
         self.requests[sequence.id] = request
         return request
 
@@ -124,20 +136,44 @@ class Engine:
             self._finish(request, "cancelled")
 
     @property
+    def _uncached(self):
+        """Why no prompt of this engine can be cached; empty where it can."""
+        if self.scheduler.cache:
+            return ""
+        return "this model keeps a recurrent state, which pages do not hold" if self.recurrent else "the prefix cache is off"
+
+    @property
     def busy(self):
         return self.scheduler.busy or self._in_flight is not None
 
     # ------------------------------------------------------------------ one step
 
     def step(self):
-        """Launch the next step, then read back the one before it: [(request, StreamChunk)] of what that brought."""
+        """Launch the next step, then read back the one before it: [(request, StreamChunk)] of what that brought.
+
+        Where a guide has to see a token before the next is drawn, the other way round.
+        """
+        chunks = self._expire()
+        if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
+            before, self._in_flight = self._in_flight, None
+            chunks += self._read(*before)
         plan = self.scheduler.schedule()
         launched = (plan, self.runner.launch(plan)) if plan else None
         self.steps += bool(plan)
         self.computed += plan.tokens
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
-        return self._read(*before) if before else []
+        return chunks + (self._read(*before) if before else [])
+
+    def _expire(self):
+        """End the requests whose time is over."""
+        now, chunks = time.perf_counter(), []
+        for request in list(self.requests.values()):
+            if request.deadline and now > request.deadline and not request.sequence.finished:
+                self._finish(request, "timeout")
+                text = request.text.finish()
+                chunks.append((request, StreamChunk(request.watch.add(text, last=True), finish_reason="timeout")))
+        return chunks
 
     def _read(self, plan, sampled):
         if sampled is None:
@@ -152,7 +188,7 @@ class Engine:
         sequence, params = request.sequence, request.sequence.params
         request.first = request.first or time.perf_counter()
         reason = None
-        if token in sequence.stop_ids:
+        if sequence.guide and sequence.guide.advance(token) or token in sequence.stop_ids:
             reason = "stop"
         elif sequence.total - sequence.pending >= sequence.limit:
             reason = "length"
@@ -216,9 +252,11 @@ class Engine:
     def stats(self):
         """Counts since the start, and memory now."""
         allocator = self.scheduler.allocator
+        cache = self.scheduler.cache
         return {"steps": self.steps, "tokens": self.computed, "preemptions": self.preemptions,
                 "pages_free": allocator.free, "pages_used": allocator.used, "running": len(self.scheduler.running),
-                "waiting": len(self.scheduler.waiting), "peak_bytes": peak_bytes()}
+                "waiting": len(self.scheduler.waiting), "pages_cached": allocator.kept,
+                "cache_evictions": cache.evicted if cache else 0, "peak_bytes": peak_bytes()}
 
 
 def leave_thread():

@@ -45,6 +45,11 @@ class Runner:
         mx.async_eval(self.pool.arrays, *(sampled.arrays if sampled else ()))
         return sampled
 
+    @property
+    def layers(self):
+        """The PagedLayer of each attention layer, those that share another's K and V included."""
+        return self._layers
+
     def forget(self, sequence):
         """Drop what is kept for a sequence outside of the pool."""
         self._recurrent.pop(sequence.id, None)

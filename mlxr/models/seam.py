@@ -73,8 +73,7 @@ def _attend(queries, handle, scale, mask, sinks):
     window = mask.window if type(mask) is PagedMask else layer.window
     t, heads = queries.shape[0] * queries.shape[2], queries.shape[1]
     q = queries.swapaxes(1, 2).reshape(t, heads, queries.shape[3])
-    pool = layer.pool
-    out = attend(q, handle.k, handle.v, *handle.tails, pool.records, pool.format, layer.batch, scale, window, sinks)
+    out = layer.read(q, handle.k, handle.v, handle.tails, scale, window, sinks)
     return out.reshape(queries.shape[0], queries.shape[2], heads, -1).swapaxes(1, 2)
 
 
@@ -90,6 +89,8 @@ def _rows(x):
 
 class PagedLayer:
     """The cache of one attention layer, as mlx-lm's models see it. The runner binds each batch to it."""
+
+    observer = None                  # called as observer(layer, q, k, v, scale, window, sinks, out), by validation
 
     def __init__(self, pool, window=None):
         self.pool, self.window = pool, window
@@ -110,11 +111,18 @@ class PagedLayer:
         self._handles = handle, handle
         return self._handles
 
-    def attend(self, q, k, v, scale, mask):
+    def attend(self, q, k, v, scale, mask, sinks=None):
         """Take new k, v [T, kv_heads, d] and return the attention output [T, heads, dv] of q [T, heads, dk]."""
         tails = self.pool.write(self.batch, k, v)
         window = mask.window if type(mask) is PagedMask else self.window
-        return attend(q, k, v, *tails, self.pool.records, self.pool.format, self.batch, scale, window, None)
+        return self.read(q, k, v, tails, scale, window, sinks)
+
+    def read(self, q, k, v, tails, scale, window, sinks):
+        """The attention output of q, over k and v, the tails before them, and the pages."""
+        out = attend(q, k, v, *tails, self.pool.records, self.pool.format, self.batch, scale, window, sinks)
+        if self.observer:
+            self.observer(self, q, k, v, scale, window, sinks, out)
+        return out
 
     def keys_and_values(self):
         return self._handles
