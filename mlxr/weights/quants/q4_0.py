@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .block import Block, half, low_high_nibbles, nibbles_in_order
+from .block import Block, half, nibbles_in_order, planes, scale
 
 
 class Q4_0(Block):
@@ -11,10 +11,8 @@ class Q4_0(Block):
     scales_at = (0,)
 
     @classmethod
-    def dequantize(cls, blocks):
-        parts = cls.split(blocks)
-        codes = low_high_nibbles(parts[..., 2:]).astype(np.int8) - np.int8(8)
-        return (half(parts, 0)[..., None] * codes.astype(np.float32)).reshape(blocks.shape[0], -1)
+    def weights(cls, parts, of):
+        return scale(of, parts, 0) * (of.real(planes(of, parts[..., 2:], 4)) - 8)
 
     @classmethod
     def to_affine(cls, blocks):

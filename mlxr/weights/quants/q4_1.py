@@ -1,8 +1,6 @@
 """Q4_1: 32 weights in 20 bytes: fp16 scale d and minimum m, then 32 nibbles; weight = d * nibble + m."""
 
-import numpy as np
-
-from .block import Block, half, low_high_nibbles, nibbles_in_order
+from .block import Block, half, nibbles_in_order, planes, scale
 
 
 class Q4_1(Block):
@@ -11,10 +9,8 @@ class Q4_1(Block):
     scales_at = (0, 2)
 
     @classmethod
-    def dequantize(cls, blocks):
-        parts = cls.split(blocks)
-        weights = half(parts, 0)[..., None] * low_high_nibbles(parts[..., 4:]).astype(np.float32)
-        return (weights + half(parts, 2)[..., None]).reshape(blocks.shape[0], -1)
+    def weights(cls, parts, of):
+        return scale(of, parts, 0) * of.real(planes(of, parts[..., 4:], 4)) + scale(of, parts, 2)
 
     @classmethod
     def to_affine(cls, blocks):

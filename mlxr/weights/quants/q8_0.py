@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .block import Block, half
+from .block import Block, half, scale
 
 
 class Q8_0(Block):
@@ -11,10 +11,8 @@ class Q8_0(Block):
     scales_at = (0,)
 
     @classmethod
-    def dequantize(cls, blocks):
-        parts = cls.split(blocks)
-        weights = parts[..., 2:].view(np.int8).astype(np.float32) * half(parts, 0)[..., None]
-        return weights.reshape(blocks.shape[0], -1)
+    def weights(cls, parts, of):
+        return scale(of, parts, 0) * of.real(of.view(parts, 2, 34, "int8"))
 
     @classmethod
     def to_affine(cls, blocks):
