@@ -14,7 +14,7 @@ from .quantization import quantize_layers
 from .zoo import instantiate
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-_SLICE = 1 << 25  # bytes of GGUF blocks converted at once
+_SLICE = 1 << 22  # bytes of GGUF blocks converted at once
 _NAMED = 3        # parameters that an error names
 
 
@@ -157,7 +157,7 @@ def _fill_from_gguf(model, checkpoint, target, report):
             layers.append((path, _quantized_layer(module, checkpoint, t.name, block, target)))
         else:
             loaded.append((t.name, _float_array(checkpoint, t, block, target)))
-        checkpoint.release(t.name)
+        checkpoint.release()
         done += t.nbytes
         report(done, total)
     model.update_modules(tree_unflatten(layers))
@@ -179,11 +179,7 @@ def _stored_layer(module, checkpoint, t, block, target):
 
 
 def _quantized_layer(module, checkpoint, name, block, target):
-    codes, scales, biases = (_joined(parts) for parts in zip(*_affine_slices(checkpoint, name, block)))
-    if not mx.all(mx.isfinite(scales) & mx.isfinite(biases)).item():
-        raise WeightsError(f"{name} has scales that are not finite numbers; the file is damaged")
-    if target == mx.float16 and not mx.all(mx.abs(biases) <= 65504).item():
-        raise WeightsError(f"{name} has scales beyond float16; load the model with dtype float32 or bfloat16")
+    codes, scales, biases = _affine(checkpoint, name, block, target == mx.float16)
     if target is not None:
         scales, biases = scales.astype(target), biases.astype(target)
     mx.eval(codes, scales, biases)
@@ -193,19 +189,28 @@ def _quantized_layer(module, checkpoint, name, block, target):
     return QuantLinear(codes, scales, biases, module.get("bias"), **how)
 
 
-def _affine_slices(checkpoint, name, block):
-    """(codes, scales, biases) of a tensor, some rows at a time, so that no second copy of all of it is made."""
+def _affine(checkpoint, name, block, narrow):
+    """[codes, scales, biases] of a tensor, converted some rows at a time, so that no second copy of all of it is made.
+
+    narrow: whether scales must fit float16.
+    """
     rows = checkpoint.rows(name)
     step = max(1, _SLICE // block.row_bytes(checkpoint.tensor(name).shape[-1]))
+    whole = views = None
     for at in range(0, rows, step):
-        with np.errstate(invalid="ignore"):  # what is not finite is reported for the whole tensor
-            yield tuple(map(mx.array, block.to_affine(checkpoint.blocks(name, at, at + step))))
-
-
-def _joined(parts):
-    joined = parts[0] if len(parts) == 1 else mx.concatenate(parts)
-    mx.eval(joined)
-    return joined
+        with np.errstate(invalid="ignore"):  # what is not finite is reported here
+            parts = block.to_affine(checkpoint.blocks(name, at, at + step))
+        if not all(np.isfinite(p).all() for p in parts[1:]):
+            raise WeightsError(f"{name} has scales that are not finite numbers; the file is damaged")
+        if narrow and np.abs(parts[2]).max() > 65504:
+            raise WeightsError(f"{name} has scales beyond float16; load the model with dtype float32 or bfloat16")
+        if whole is None:
+            whole = [mx.zeros((rows, *p.shape[1:]), mx.array(p[:0]).dtype) for p in parts]
+            mx.eval(whole)
+            views = [np.array(w, copy=False) for w in whole]     # MLX's own memory, which is filled in place
+        for view, part in zip(views, parts):
+            view[at:at + step] = part
+    return whole
 
 
 def _float_array(checkpoint, t, block, target):

@@ -40,13 +40,13 @@ class MappedFile:
         """A uint8 view [nbytes] of the file, nothing copied."""
         return np.frombuffer(self.map, np.uint8, nbytes, offset)
 
-    def release(self, offset, nbytes):
-        """Tell the system that these bytes will not be read again soon, so that they stop counting as memory in use."""
+    def release(self):
+        """Tell the system that what was read will not be read again soon, so that it stops counting as memory in use.
+
+        All of the file: where its page cache has large folios, Linux maps up to 2 MB around a byte that is touched.
+        """
         if hasattr(mmap, "MADV_DONTNEED"):
-            start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-            end = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-            if end > start:
-                self.map.madvise(mmap.MADV_DONTNEED, start, end - start)
+            self.map.madvise(mmap.MADV_DONTNEED)
 
 
 class Checkpoint:
@@ -80,10 +80,10 @@ class Checkpoint:
         t = self.tensor(name)
         return self._map(t.file).bytes(t.offset, t.nbytes)
 
-    def release(self, name):
-        """Drop a tensor's bytes from this process's resident memory; they are read again when they are touched."""
-        t = self.tensor(name)
-        self._map(t.file).release(t.offset, t.nbytes)
+    def release(self):
+        """Drop what was read of the files from this process's resident memory; it is read again when it is touched."""
+        for mapped in self._maps.values():
+            mapped.release()
 
     def _map(self, file):
         if file not in self._maps:
