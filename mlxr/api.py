@@ -275,7 +275,8 @@ def request_stats(request, generated):
     return {"time_to_first_token": prompt, "prompt_tokens": request.sequence.num_prompt, "generated_tokens": generated,
             "prompt_tps": request.sequence.num_prompt / prompt if prompt > 0 else 0.0,
             "generation_tps": (generated - 1) / rest if generated > 1 and rest > 0 else 0.0,
-            "preemptions": request.sequence.preemptions}
+            "preemptions": request.sequence.preemptions, "cached_tokens": request.sequence.cached or 0,
+            "cache_note": request.sequence.cache_note}
 
 
 def _each(params, n):

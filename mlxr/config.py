@@ -20,6 +20,7 @@ class EngineConfig:
     kv:            page format (`f16`, `bf16`, `f32`, `q8`).
     context:       tokens in one sequence at most; None: the model's own limit.
     pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
+    prefix_cache:  requests share the pages of equal beginnings. Models with a recurrent state cannot.
     Raises ConfigError for a value that cannot be used.
     """
 
@@ -31,6 +32,7 @@ class EngineConfig:
     kv: str = "f16"
     context: int | None = None
     pool_tokens: int | None = None
+    prefix_cache: bool = True
 
     def __post_init__(self):
         if self.page_size not in PAGE_SIZES:

@@ -1,10 +1,11 @@
 """The scheduler: queues, token budget, pages, preemption. It turns sequences into a Plan of plain ints."""
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass, field
 
 from .errors import PromptTooLong, RequestError
 from .pages.allocator import PageAllocator
+from .pages.prefix_cache import Match, PrefixCache
 from .sequence import Sequence, Status
 
 
@@ -54,15 +55,18 @@ class Scheduler:
     page_size:    tokens in a page.         pages:     how many there are.
     token_budget: tokens in a step.         max_batch: running sequences, one tail slot each.
     align:        cut chunks at page boundaries (for models that read the pages gathered).
+    prefix_cache: let sequences share the pages of equal beginnings.
     """
 
-    def __init__(self, page_size, pages, token_budget, max_batch, align=False):
+    def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False):
         self.page_size = page_size
         self.token_budget = token_budget
+        self.beside = token_budget                   # tokens of prompts in a step that generates as well
         self.align = align
         self.allocator = PageAllocator(pages)
-        self.waiting = deque()
-        self.running = []                            # in order of arrival: the last is the first to be preempted
+        self.cache = PrefixCache(self.allocator, page_size) if prefix_cache else None
+        self.waiting = []                            # both in order of rank (priority, then arrival);
+        self.running = []                            # the last is the first to be preempted
         self._slots = list(range(max_batch - 1, -1, -1))
 
     # ------------------------------------------------------------------ what the engine calls
@@ -85,18 +89,26 @@ class Scheduler:
                 f"the prompt has {len(sequence.tokens)} tokens, but the page pool holds {self.capacity} at most; "
                 "shorten it or give the pool more memory")
         sequence.limit = min(sequence.limit, self.capacity + 1)     # the last token's K and V are never needed
-        self.waiting.append(sequence)
+        insort(self.waiting, sequence, key=_rank)
 
     def schedule(self):
         """The next step's plan; empty when nothing can be computed now."""
         plan = Plan()
+        if self.cache:
+            for sequence in self.running:            # what they computed so far was launched: others may read it now
+                self.cache.learn(sequence, sequence.computed)
         budget = self.token_budget
         for decoding in (True, False):
             for sequence in list(self.running):
                 if budget and sequence.status is Status.RUNNING and (self._left(sequence) == 1) == decoding:
                     budget -= self._plan(plan, sequence, budget)
-        while budget and not plan.preempted and self._admit():
-            budget -= self._plan(plan, self.running[-1], budget)
+            if decoding and plan.works:
+                budget = min(budget, self.beside)
+        while budget and not plan.preempted:
+            sequence = self._admit(plan)
+            if sequence is None:
+                break
+            budget -= self._plan(plan, sequence, budget)
         plan.works = [w for w in plan.works if w.sequence not in plan.preempted]
         for i, work in enumerate(plan.samples):
             work.sequence.pending += 1
@@ -115,6 +127,9 @@ class Scheduler:
     def finish(self, sequence, reason):
         """End a sequence, wherever it is, and free what it holds."""
         if sequence.status is Status.RUNNING:
+            if self.cache:                           # all that was planned of it was launched
+                self.cache.learn(sequence, sequence.computed)
+                self.cache.learn_tail(sequence, sequence.computed)
             self.running.remove(sequence)
             self._free(sequence)
         elif sequence.status is Status.WAITING:
@@ -136,7 +151,9 @@ class Scheduler:
     @staticmethod
     def _left(sequence):
         """Tokens still to compute: none of a sequence that only waits for its last token to be read back."""
-        return 0 if sequence.total >= sequence.limit else sequence.total - sequence.computed
+        if sequence.total >= sequence.limit or (sequence.guide and sequence.pending):
+            return 0
+        return sequence.total - sequence.computed
 
     def _plan(self, plan, sequence, budget):
         """Add the sequence's next tokens to the plan, and return how many they are."""
@@ -171,25 +188,53 @@ class Scheduler:
         victim.status = Status.WAITING
         victim.preemptions += 1
         plan.preempted.append(victim)
-        self.waiting.appendleft(victim)
+        insort(self.waiting, victim, key=_rank)
 
     def _free(self, sequence):
         self.allocator.release(sequence.pages)
         self._slots.append(sequence.slot)
         self._slots.sort(reverse=True)               # low slots first: the tails stay small
-        sequence.pages, sequence.slot, sequence.computed = [], -1, 0
+        sequence.pages, sequence.slot, sequence.computed, sequence.learned = [], -1, 0, 0
 
-    def _admit(self):
-        """Move the first waiting sequence to the running ones, if its prompt fits beside what these still need."""
-        if not self.waiting or not self._slots:
+    def _admit(self, plan):
+        """Move the first waiting sequence to the running ones, if its prompt fits beside what these still need.
+
+        Where it does not, running sequences of lower priority make room. Returns it, or None.
+        """
+        sequence = self.waiting[0] if self.waiting else None
+        if sequence is None or sequence.pending:     # preempted while its token is on the device: wait for it
+            return None
+        match = self.cache.find(sequence, self._slots) if self.cache else Match()
+        while not self._fits(sequence, match):
+            if not self.running or self.running[-1].priority <= sequence.priority:
+                return None
+            self._preempt(plan, self.running[-1])
+        self.waiting.pop(0)
+        self._begin(sequence, match)
+        insort(self.running, sequence, key=_rank)
+        return sequence
+
+    def _fits(self, sequence, match):
+        """Whether there is a slot, and pages for what the sequence has, beside what the running ones will soon need."""
+        if not self._slots:
             return False
-        sequence = self.waiting[0]
-        if sequence.pending:                         # preempted while its token is on the device: wait for it
-            return False
-        wanted = sum(s.total // self.page_size - len(s.pages) + 1 for s in self.running)
-        if self.running and sequence.total // self.page_size + wanted > self.allocator.free:
-            return False
-        self.waiting.popleft()
-        sequence.status, sequence.slot = Status.RUNNING, self._slots.pop()
-        self.running.append(sequence)
-        return True
+        need = sequence.total // self.page_size - sum(map(self.allocator.held, match.pages))
+        soon = sum(s.total // self.page_size - len(s.pages) + 1 for s in self.running)
+        return not self.running or need + soon <= self.allocator.free
+
+    def _begin(self, sequence, match):
+        """Give a sequence its slot, and the pages and the tail that are there already."""
+        slot = match.slot if match.tail else self._slots[-1]
+        self._slots.remove(slot)
+        self.allocator.share(match.pages)
+        sequence.status, sequence.slot, sequence.pages = Status.RUNNING, slot, list(match.pages)
+        sequence.learned = len(match.pages)
+        sequence.computed = sequence.learned * self.page_size + match.tail
+        if self.cache:
+            self.cache.forget_tail(slot)
+            if sequence.cached is None:
+                sequence.cached, sequence.cache_note = sequence.computed, match.note(sequence.num_prompt, self.page_size)
+
+
+def _rank(sequence):
+    return sequence.rank

@@ -110,6 +110,31 @@ class SamplingParams:
                     raise RequestError(f"{name} names token {t}, but the vocabulary ends at {size - 1}")
 
 
+@dataclass(frozen=True)
+class Handling:
+    """How the engine treats a request, beside what the sampler does.
+
+    priority:   lower is served first; it may take the place of higher ones. timeout: seconds until it is ended, or None.
+    cache_salt: only requests with the same salt share pages. guide: makes the object that says which tokens may come
+                next (guides.py), or None.
+    Raises RequestError for a value that cannot be used.
+    """
+
+    priority: int = 0
+    timeout: float | None = None
+    cache_salt: str = ""
+    guide: object = None
+
+    def __post_init__(self):
+        _whole(self.priority, "priority", -1000)
+        if self.priority > 1000:
+            raise RequestError(f"priority must be at most 1000, not {self.priority}")
+        if self.timeout is not None:
+            _number(self.timeout, "timeout", 0, math.inf, open_low=True)
+        if not isinstance(self.cache_salt, str):
+            raise RequestError(f"cache_salt must be text, not {self.cache_salt!r}")
+
+
 class Status(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
@@ -121,7 +146,8 @@ _ids = itertools.count()
 
 @dataclass(eq=False)
 class Sequence:
-    """One request on its way. The scheduler fills pages, slot, computed, pending; the engine tokens and finish_reason."""
+    """One request on its way. The scheduler fills pages, slot, computed, pending, learned, cached, cache_note; the prefix
+    cache keys; the engine tokens and finish_reason."""
 
     tokens: list                      # prompt, then what was generated and read back
     params: SamplingParams
@@ -138,6 +164,13 @@ class Sequence:
     finish_reason: str | None = None
     preemptions: int = 0
     num_prompt: int = 0
+    priority: int = 0
+    salt: str = ""                    # of the prefix cache
+    guide: object = None              # says which tokens may come next, once all before them were read back
+    keys: list = field(default_factory=list)       # of its complete pages, in order
+    learned: int = 0                  # pages that the prefix cache was told of
+    cached: int | None = None         # prompt tokens that were there when it was first admitted
+    cache_note: str = ""              # why no more
 
     def __post_init__(self):
         self.num_prompt = len(self.tokens)
@@ -151,6 +184,11 @@ class Sequence:
     def generated(self):
         """Ids of the generated tokens that were read back."""
         return self.tokens[self.num_prompt:]
+
+    @property
+    def rank(self):
+        """Sequences are served in this order."""
+        return self.priority, self.id
 
     @property
     def finished(self):

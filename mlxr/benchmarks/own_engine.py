@@ -23,7 +23,7 @@ class OwnEngine:
         steps = batch * (-(-self.depth // config.get("token_budget", 512)) + 1)
         self.most = tg + steps + 4
         tokens = max(pp + 2, self.depth + self.most)
-        config = EngineConfig(**{**config, "max_batch": max(batch, config.get("max_batch", 0)),
+        config = EngineConfig(**{**config, "prefix_cache": False, "max_batch": max(batch, config.get("max_batch", 0)),
                                  "pool_tokens": batch * (tokens + 2 * config.get("page_size", 64))})
         self.engine = load_engine(model, config)
         if tokens > self.engine.context:
