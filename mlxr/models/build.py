@@ -7,7 +7,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import ConfigError, MlxrError, UnsupportedModel, WeightsError
 from ..kernels import library
-from . import stored
+from . import experts, stored
 from .linear import QuantEmbedding, QuantLinear, adopt, on_cpu
 from .own_weights import own_weights
 from .quantization import quantize_layers
@@ -143,6 +143,8 @@ def _evaluate(w, name, checkpoint):
 # -- GGUF ------------------------------------------------------------------------------------------------------------
 
 def _fill_from_gguf(model, checkpoint, target, report):
+    if checkpoint.settles_ties:
+        model.sanitize({})                  # without an output matrix among the weights the class ties it
     _check_fit(model, {t.name: t.shape for t in checkpoint.tensors.values()}, checkpoint)
     modules = dict(model.named_modules())
     own = own_weights(model) if on_kernels() else ()
@@ -150,8 +152,11 @@ def _fill_from_gguf(model, checkpoint, target, report):
     for t in sorted(checkpoint.tensors.values(), key=lambda t: -t.nbytes):
         path, _, kind = t.name.rpartition(".")
         module, block = modules[path], checkpoint.block_type(t.name)
-        linear = kind == "weight" and type(module) in (nn.Linear, nn.Embedding)
-        if linear and on_kernels() and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
+        whole = kind == "weight" and not checkpoint.is_joined(t.name)
+        linear = whole and type(module) in (nn.Linear, nn.Embedding)
+        if whole and experts.is_experts(module) and experts.has_form(block):
+            layers.append((path, _experts_layer(module, checkpoint, t, block, target)))
+        elif linear and on_kernels() and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
             layers.append((path, _stored_layer(module, checkpoint, t, block, target)))
         elif linear and block.affine_bits:
             layers.append((path, _quantized_layer(module, checkpoint, t.name, block, target)))
@@ -189,6 +194,14 @@ def _quantized_layer(module, checkpoint, name, block, target):
     return QuantLinear(codes, scales, biases, module.get("bias"), **how)
 
 
+def _experts_layer(module, checkpoint, t, block, target):
+    if not block.affine_bits:
+        return experts.mxfp4_experts(module, checkpoint, t.name, block)
+    codes, *scales = _affine(checkpoint, t.name, block, target == mx.float16)
+    scales = [s if target is None else s.astype(target) for s in scales]
+    return experts.affine_experts(module, t.shape, [codes, *scales], block.affine_bits)
+
+
 def _affine(checkpoint, name, block, narrow):
     """[codes, scales, biases] of a tensor, converted some rows at a time, so that no second copy of all of it is made.
 
@@ -215,13 +228,17 @@ def _affine(checkpoint, name, block, narrow):
 
 def _float_array(checkpoint, t, block, target):
     """A tensor as floats of dtype `target`, or of its own dtype where that is plain floats and target is None."""
-    blocks = checkpoint.blocks(t.name)
-    if block.float_dtype:
+    blocks = None if checkpoint.is_joined(t.name) else checkpoint.blocks(t.name)
+    if blocks is None:
+        array = mx.array(checkpoint.joined(t.name))
+    elif block.float_dtype:
         words = np.ascontiguousarray(blocks).view({2: np.uint16, 4: np.uint32}[block.type_size])
         array = mx.array(words).view(DTYPES[block.float_dtype])
     else:
         array = mx.array(block.dequantize(blocks))
     array = array.reshape(t.shape)
+    if added := checkpoint.offset(t.name):
+        array = (array.astype(mx.float32) + added).astype(array.dtype)
     array = array if target is None else array.astype(target)
     mx.eval(array)
     return array

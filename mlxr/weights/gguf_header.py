@@ -8,7 +8,7 @@ import functools
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,10 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8",
             12: "<f8"}
 _MIN_FIELD, _MIN_TENSOR = 13, 32  # bytes that the smallest metadata entry and tensor entry take
-_MAX_NAME = 65535
+# More than any real file has; without limits a file of some gigabytes could ask for many times its size in memory.
+_MAX_NAME, _MAX_FIELDS, _MAX_TENSORS, _MAX_STRINGS, _MAX_STRING = 65535, 1 << 16, 1 << 18, 1 << 24, 1 << 26
+_MAX_ELEMENTS = 1 << 48
+_MAX_ALIGNMENT = 1 << 20
 _MAX_MESSAGE = 400
 
 # ggml's names, for messages about types without a class in quants/.
@@ -43,10 +46,20 @@ class GGUFTensor:
     number: int        # ggml's type number
     offset: int        # bytes from the start of the file
     nbytes: int        # 0 where the type is unknown here
+    mapped: MappedFile = field(repr=False)
 
     @property
     def type(self):
         return TYPE_NAMES.get(self.number, f"number {self.number}")
+
+    @property
+    def shape(self):
+        """As the model sees it: [out, in] for a linear layer."""
+        return tuple(self.dims[::-1])
+
+    def bytes(self):
+        """uint8 [nbytes]: a view of the file."""
+        return self.mapped.bytes(self.offset, self.nbytes)
 
 
 class Strings(Sequence):
@@ -134,7 +147,7 @@ class _Parser:
         """Move past n bytes and give where they begin."""
         start = self.at
         if n > self.size - start:
-            self.fail(f"it ends inside {what} ({n} bytes needed at {start}, the file has {self.size})")
+            self.fail(f"it ends inside {what} ({n} bytes needed at {start}, the file has {self.size}): it is truncated")
         self.at = start + n
         return start
 
@@ -144,9 +157,9 @@ class _Parser:
     def u64(self, what):
         return _U64.unpack_from(self.buffer, self.take(8, what))[0]
 
-    def string(self, what, limit=None):
+    def string(self, what, limit=_MAX_STRING):
         n = self.u64(what)
-        if limit is not None and n > limit:
+        if n > limit:
             self.fail(f"{what} is {n} bytes long")
         start = self.take(n, what)
         try:
@@ -161,10 +174,12 @@ class _Parser:
             self.fail(f"{what} has unprintable characters: {name!a}")
         return name
 
-    def count(self, smallest, what):
+    def count(self, smallest, what, limit=None):
         n = self.u64(what)
         if n * smallest > self.size:
-            self.fail(f"{what} is {n}, more than the file can hold")
+            self.fail(f"{what} is {n}, more than its {self.size} bytes can hold: it is truncated or damaged")
+        if limit is not None and n > limit:
+            self.fail(f"{what} is {n}; up to {limit} are read")
         return n
 
     def header(self):
@@ -177,8 +192,8 @@ class _Parser:
             big = int.from_bytes(version.to_bytes(4, "little"), "big") in (2, 3)
             self.fail("it is big-endian; only little-endian files are read" if big
                       else f"version {version}; versions 2 and 3 are read")
-        n_tensors = self.count(_MIN_TENSOR, "the number of tensors")
-        n_fields = self.count(_MIN_FIELD, "the number of metadata entries")
+        n_tensors = self.count(_MIN_TENSOR, "the number of tensors", _MAX_TENSORS)
+        n_fields = self.count(_MIN_FIELD, "the number of metadata entries", _MAX_FIELDS)
         metadata = {}
         for _ in range(n_fields):
             key = self.printable("a metadata key")
@@ -202,7 +217,7 @@ class _Parser:
     def array(self, key):
         kind = self.u32(key)
         if kind == _STRING:
-            return self.strings(key, self.count(8, f"the length of {key}"))
+            return self.strings(key, self.count(8, f"the length of {key}", _MAX_STRINGS))
         if kind not in _SCALARS:
             self.fail(f"{key} is an array of {'arrays' if kind == _ARRAY else f'unknown value type {kind}'}")
         dtype = np.dtype(_SCALARS[kind])
@@ -213,18 +228,18 @@ class _Parser:
         starts, at, last, unpack, buffer = [], self.at, self.size - 8, _U64.unpack_from, self.buffer
         for _ in range(n):
             if at > last:
-                self.fail(f"it ends inside {key}")
+                self.fail(f"it ends inside {key}: it is truncated")
             starts.append(at)
             at += 8 + unpack(buffer, at)[0]
         if at > self.size:
-            self.fail(f"it ends inside {key}")
+            self.fail(f"it ends inside {key}: it is truncated")
         self.at = at
         return Strings(self.mapped, key, starts, at)
 
     def alignment(self, metadata):
         value = metadata.get("general.alignment", 32)
-        if type(value) is not int or value <= 0 or value & (value - 1):
-            self.fail(f"general.alignment is {value!r}; it must be a power of two")
+        if type(value) is not int or not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
+            self.fail(f"general.alignment is {value!r}; it must be a power of two, and at most {_MAX_ALIGNMENT}")
         return value
 
     def tensor_entries(self, n):
@@ -250,9 +265,9 @@ class _Parser:
                 self.fail(f"tensor {name!r} is at offset {offset}, which is not a multiple of {alignment}")
             nbytes = self.tensor_bytes(name, dims, number)
             if base + offset + nbytes > self.size:
-                self.fail(f"tensor {name!r} needs bytes {base + offset} to {base + offset + nbytes}, "
-                          f"the file has {self.size} (truncated?)")
-            tensors[name] = GGUFTensor(name, dims, number, base + offset, nbytes)
+                self.fail(f"it is truncated: tensor {name!r} needs bytes {base + offset} to {base + offset + nbytes}, "
+                          f"the file has {self.size}")
+            tensors[name] = GGUFTensor(name, dims, number, base + offset, nbytes, self.mapped)
         end, previous = 0, None
         for t in sorted(tensors.values(), key=lambda t: t.offset):
             if t.offset < end:
@@ -264,7 +279,7 @@ class _Parser:
         block, elements = BY_NUMBER.get(number), 1
         for d in dims:
             elements *= d
-            if not d or elements > 8 * self.size:  # no type takes less than a bit a weight
+            if not d or elements > _MAX_ELEMENTS:
                 self.fail(f"tensor {name!r} cannot have the shape {list(dims)}")
         if block is None:
             return 0
