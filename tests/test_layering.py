@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "memory": BOTTOM | {"config"},
     "weights": BOTTOM,
     "tokenizer": BOTTOM | {"weights"},
-    "kernels": DATA | {"pages"},
+    "kernels": DATA | {"pages", "weights"},  # weights: how blocks decode
     "pages": DATA | {"kernels"},
     "models": DATA | {"kernels", "pages", "weights"},
     "batch": DATA,

@@ -44,6 +44,9 @@ LI vfloat bfloat_hi(vuint w) { return as_float(w & 0xffff0000u); }
 LI float bfloat_lo(uint w) { return as_float(w << 16); }
 LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
 
+#define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
+LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
+
 // ---- across the SIMD-group ----------------------------------------------------------------------------
 LI float simd_sum(vfloat a) { fpart s = a.p[0]; UNROLL for (int k = 1; k < NP; ++k) s += a.p[k]; return add_lanes(s); }
 LI float simd_max(vfloat a) {
@@ -81,6 +84,19 @@ LI vfloat simd_shuffle(vfloat a, vint i) {
 LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }
 LI vuint simd_shuffle(vuint a, vint i) { return as_uint(simd_shuffle(as_float(a), i)); }
 LI vint simd_shuffle(vint a, vint i) { return vint(simd_shuffle(vuint(a), i)); }
+// A table of 16 numbers, and entry i & 15 of it, each lane its own.
+LI vfloat table16(vlane, float a, float b, float c, float d, float e, float f, float g, float h, float i, float j, float k,
+                  float l, float m, float n, float o, float p) {
+    const float t[32] = {a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p};
+    vfloat r;
+    EACH r.p[k_] = read<fpart>(t + k_ * W);
+    return r;
+}
+LI vfloat lookup16(vfloat table, vuint i) {
+    vfloat r;
+    EACH r.p[k_] = lookup_part((const fpart*)table.p, i.p[k_]);
+    return r;
+}
 template <class V> LI V simd_shuffle_xor(V a, int m) { return simd_shuffle(a, iota() ^ vint(m)); }
 LI bool simd_any(vbool m) {
     ipart s = m.p[0];

@@ -49,6 +49,7 @@ typedef float fpart __attribute__((vector_size(LANES_VB), may_alias));
 typedef int ipart __attribute__((vector_size(LANES_VB), may_alias));
 typedef uint upart __attribute__((vector_size(LANES_VB), may_alias));
 typedef ushort hpart __attribute__((vector_size(LANES_VB), may_alias));       // 2 W units of 16 bits
+typedef char bpart __attribute__((vector_size(LANES_VB), may_alias));         // 4 W bytes
 
 template <class T> LI T read(const void* p) { T t; memcpy(&t, p, sizeof t); return t; }
 template <class T, class U> LI T bits(U u) {
@@ -129,6 +130,19 @@ LI upart part_half(fpart v) {                                                 //
     upart r; EACH_LANE r[l_] = float_to_half(v[l_]); return r;
 #endif
 }
+LI fpart lookup_part(const fpart* t, upart i) {                               // entry i & 15 of the 16 at t
+#if LANES_AVX512
+    return (fpart)_mm512_permutexvar_ps((__m512i)i, (__m512)t[0]);
+#elif LANES_AVX2
+    return (fpart)_mm256_blendv_ps(_mm256_permutevar8x32_ps((__m256)t[0], (__m256i)i),
+                                   _mm256_permutevar8x32_ps((__m256)t[1], (__m256i)i), (__m256)(i << 28));
+#elif LANES_NEON
+    uint8x16x4_t b = {{(uint8x16_t)t[0], (uint8x16_t)t[1], (uint8x16_t)t[2], (uint8x16_t)t[3]}};
+    return (fpart)vqtbl4q_u8(b, (uint8x16_t)((i & 15u) * 0x04040404u + 0x03020100u));
+#else
+    fpart r; EACH_LANE r[l_] = ((const float*)t)[i[l_] & 15u]; return r;
+#endif
+}
 LI float add_lanes(fpart s) {
 #if LANES_AVX512
     return _mm512_reduce_add_ps((__m512)s);
@@ -163,6 +177,21 @@ LI upart gather_pair_part(const ushort* p, ipart i) {                          /
     return (upart)_mm256_i32gather_epi32((const int*)p, (__m256i)i, 2);
 #else
     upart r; EACH_LANE r[l_] = read<uint>(p + i[l_]); return r;
+#endif
+}
+LI fpart table_part(const float* t, upart i) {                                // t[i % 16]
+#if LANES_AVX512
+    return (fpart)_mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(t));
+#elif LANES_AVX2
+    __m256 lo = _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), (__m256i)i);
+    __m256 hi = _mm256_permutevar8x32_ps(_mm256_loadu_ps(t + 8), (__m256i)i);
+    return (fpart)_mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)i, 28)));
+#elif LANES_NEON
+    const uchar* b = (const uchar*)t;
+    uint8x16x4_t all = {{vld1q_u8(b), vld1q_u8(b + 16), vld1q_u8(b + 32), vld1q_u8(b + 48)}};
+    return (fpart)vqtbl4q_u8(all, (uint8x16_t)((i & 15u) * 0x04040404u + 0x03020100u));
+#else
+    fpart r; EACH_LANE r[l_] = t[i[l_] & 15]; return r;
 #endif
 }
 LI fpart load_half_part(const ushort* p) {

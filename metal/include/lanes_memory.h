@@ -71,13 +71,19 @@ template <class T> LI void load_n(vec<T>& v, const T* p, vint i, int n) {       
 
 // A part of a spread: the window that holds its units, as one or two contiguous loads, and a permutation.
 template <class S, int K> struct window {
-    static constexpr int lo = S::off(K * W), hi = S::off(K * W + W - 1), range = hi - lo + 1;
+    static constexpr int edge(int sign, int lanes) {    // of the offsets of the first lanes: the largest, or with -1 the least
+        int most = sign * S::off(K * W);
+        for (int l = 1; l < lanes; ++l)
+            if (sign * S::off(K * W + l) > most) most = sign * S::off(K * W + l);
+        return sign * most;
+    }
+    static constexpr int lo = edge(-1, W), hi = edge(1, W), range = hi - lo + 1;
     template <int UNITS, int EXTRA> static constexpr int index(int off) {
         return range + EXTRA <= UNITS || off - lo < UNITS ? off - lo : UNITS + off - (hi + EXTRA - UNITS + 1);
     }
     static LI int count(int n) {                        // units that the first n lanes reach to
         int m = n - K * W;
-        return n == 32 || m >= W ? range : m <= 0 ? 0 : S::off(K * W + m - 1) - lo + 1;
+        return n == 32 || m >= W ? range : m <= 0 ? 0 : edge(1, m) - lo + 1;
     }
     static constexpr bool quads() {                     // lanes in runs of four consecutive 32-bit words
         for (int l = 0; l < W; ++l) if (S::off(K * W + l) != S::off(K * W + l / 4 * 4) + l % 4) return false;
@@ -126,6 +132,16 @@ template <class S, int K> struct window {
             return r;
         }
     }
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+    template <int... U> static LI upart pick8(bpart a, std::integer_sequence<int, U...>) {
+        return (upart)LANES_SHUFFLE(bpart, a, a, char(S::off(K * W + U / 4) - lo)...);
+    }
+    static LI upart bytes(const uchar* p, int n) {      // each lane's own byte, four times
+        unsigned long long m = ~0ull >> (64 - range);
+        if (n < 32) { int c = count(n); m = c ? ~0ull >> (64 - c) : 0; }
+        return pick8((bpart)_mm512_maskz_loadu_epi8(m, p + lo), std::make_integer_sequence<int, 64>());
+    }
+#endif
 };
 LI vuint only(vuint v, int n) {                           // zero but in the first n lanes: lanes may share a unit
     if (__builtin_constant_p(n) && n == 32) return v;
@@ -139,10 +155,15 @@ LI vuint spread_shorts(const ushort* p, int n, std::integer_sequence<int, K...>)
 template <class S, int... K> LI vuint spread_words(const uint* p, int n, std::integer_sequence<int, K...>) {
     vuint v; ((v.p[K] = window<S, K>::words(p, n)), ...); return only(v, n);
 }
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+template <class S, int... K> LI vuint spread_bytes(const uchar* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::bytes(p, n)), ...); return only(v, n);
+}
+#endif
 typedef std::make_integer_sequence<int, NP> parts;
-template <class T, int N, int S, int A, int B, int O>
-LI void load_n(vec<T>& v, const T* p, vspread<N, S, A, B, O> i, int n) {
-    typedef vspread<N, S, A, B, O> I;
+template <class T, int N, int S, int A, int B, int O, int D>
+LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
+    typedef LANES_SPREAD_OF I;
     p += i.base;
     if constexpr (sizeof(T) == 4) { vuint u = spread_words<I>((const uint*)p, n, parts()); memcpy(&v, &u, sizeof u); }
     else if constexpr (sizeof(T) == 2) {
@@ -153,7 +174,16 @@ LI void load_n(vec<T>& v, const T* p, vspread<N, S, A, B, O> i, int n) {
             else if constexpr (same<T, short>::v) v.p[k_] = (ipart)u.p[k_] >> 16;
             else v.p[k_] = u.p[k_] & 0xffffu;
         }
-    } else load_each(v, p, i, n);
+    } else {
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+        if constexpr (window<I, 0>::range <= 64 && window<I, 1>::range <= 64) {
+            vuint u = spread_bytes<I>((const uchar*)p, n, parts());
+            EACH if constexpr (same<T, uchar>::v) v.p[k_] = u.p[k_] & 255u;
+            else v.p[k_] = (ipart)(u.p[k_] << 24) >> 24;
+        } else
+#endif
+            load_each(v, p, i, n);
+    }
 }
 
 // Four consecutive floats a lane: quads into registers, then a 4 x W transposition.
@@ -319,9 +349,8 @@ template <class T, class I, class M> LI vfloat4 ld4(ptr<T> p, I i, M m) {
     int n = lanes_in(m); p.check(i, n, 3); vfloat4 v; load_quads(v, RAW(p), i, n); return v;
 }
 // Two consecutive 16-bit units a lane, as a word; the first is the low half. The address is 2-byte aligned.
-template <int N, int S, int A, int B, int O, class M>
-LI vuint ld_pair(ptr<const ushort> p, vspread<N, S, A, B, O> i, M m) {
-    int n = lanes_in(m); p.check(i, n, 1); return spread_shorts<vspread<N, S, A, B, O>, 1>(p.p + i.base, n, parts());
+LANES_SPREAD, class M> LI vuint ld_pair(ptr<const ushort> p, LANES_SPREAD_OF i, M m) {
+    int n = lanes_in(m); p.check(i, n, 1); return spread_shorts<LANES_SPREAD_OF, 1>(p.p + i.base, n, parts());
 }
 template <class M> LI vuint ld_pair(ptr<const ushort> p, vint i, M m) {
     int n = lanes_in(m);
@@ -334,6 +363,24 @@ LI vuint ld_pair(ptr<const ushort> p, vint i) {
     p.check(i, 32, 1); vuint v; EACH v.p[k_] = gather_pair_part(p.p, i.p[k_]); return v;
 }
 LI uint ld_pair(ptr<const ushort> p, int i) { p.check(i); p.check(i + 1); return read<uint>(p.p + i); }
+// Four consecutive bytes a lane, as a word, at any address; lanes come in runs of four consecutive words, all or none of
+// which are among the first n.
+LANES_SPREAD, class M> LI vuint ld_word(ptr<const uchar> p, LANES_SPREAD_OF i, M m) {
+    typedef LANES_SPREAD_OF I;
+    static const uint zeros[4] = {0, 0, 0, 0};
+    int n = lanes_in(m);
+    p.check(i, n, 3);
+    vuint v;
+    EACH {
+        const float* a[4];
+        UNROLL for (int q = 0; q < 4; ++q) {
+            int l = k_ * W + q % (W / 4) * 4;
+            a[q] = (const float*)(l < n ? (const void*)(p.p + i.base + I::off(l)) : zeros);
+        }
+        v.p[k_] = (upart)quad_part(a[0], a[1], a[2], a[3]);
+    }
+    return v;
+}
 // Four consecutive words a lane, of 32-bit words or of pairs of 16-bit units; no alignment beyond the element's.
 template <class T> LI vuint4 ld_words(ptr<const T> p, vint i) {
     p.check(i, 32, 16 / sizeof(T) - 1);

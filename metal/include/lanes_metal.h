@@ -16,9 +16,9 @@ template <typename T> using tptr = threadgroup T*;   // threadgroup memory
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define HOST 0
 
-// A fixed map from lane to address: lane / N * STRIDE + (lane % N * NUM + OFF) / DEN.
-template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0>
-inline int spread(int lane) { return lane / N * STRIDE + (lane % N * NUM + OFF) / DEN; }
+// A fixed map from lane to address: lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN.
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N>
+inline int spread(int lane) { return lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN; }
 inline bool first(int lane, int n) { return lane < n; }                   // the first n lanes
 
 // Loads: lanes outside m touch no memory and get zero. Stores convert to the element's type.
@@ -43,11 +43,25 @@ inline float4 ld4(const threadgroup float* p, int i, bool m) {
     return m ? *(const threadgroup float4*)(p + i) : float4(0.0f);
 }
 inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? uint(p[i]) | uint(p[i + 1]) << 16 : 0u; }
+inline uint ld_word(const device uchar* p, int i, bool m = true) {        // four bytes at any address
+    return m ? uint(p[i]) | uint(p[i + 1]) << 8 | uint(p[i + 2]) << 16 | uint(p[i + 3]) << 24 : 0u;
+}
+inline uint4 ld_words(const device uchar* p, int i) {
+    return uint4(ld_word(p, i), ld_word(p, i + 4), ld_word(p, i + 8), ld_word(p, i + 12));
+}
 inline uint4 ld_words(const device uint* p, int i) { return uint4(p[i], p[i + 1], p[i + 2], p[i + 3]); }
 inline uint4 ld_words(const device ushort* p, int i) {
     return uint4(ld_pair(p, i), ld_pair(p, i + 2), ld_pair(p, i + 4), ld_pair(p, i + 6));
 }
 template <typename T> inline void prefetch(const device T*, int) {}       // a hint to CPUs
+
+// A table of 16 numbers, and entry i & 15 of it, each lane its own: the table lies across the lanes.
+inline float table16(int lane, float a, float b, float c, float d, float e, float f, float g, float h, float i, float j,
+                     float k, float l, float m, float n, float o, float p) {
+    const float t[16] = {a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p};
+    return t[lane & 15];
+}
+inline float lookup16(float table, uint i) { return simd_shuffle(table, ushort(i & 15u)); }
 
 inline float as_float(uint w) { return as_type<float>(w); }
 inline uint as_uint(float x) { return as_type<uint>(x); }
@@ -57,6 +71,8 @@ inline uint half_bits(float x) { return uint(as_type<ushort>(half(x))); }
 inline uint half_pair(float lo, float hi) { return half_bits(lo) | half_bits(hi) << 16; }
 inline float bfloat_lo(uint w) { return as_type<float>(w << 16); }
 inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
+#define TABLE16(name, ...) constant float name[16] = {__VA_ARGS__}       // 16 constants for pick16
+inline float pick16(const constant float* t, uint i) { return t[i & 15u]; }
 inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // M x 32 accumulators of one SIMD-group.

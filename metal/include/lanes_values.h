@@ -93,23 +93,20 @@ LI vint operator+(vint a, vlane b) { return a + vint(b); }
     LI vbool operator op(vspan a, int b) { return vint(a) op vint(b); }
 LANES_LCMP(>) LANES_LCMP(<=) LANES_LCMP(>=) LANES_LCMP(==) LANES_LCMP(!=)
 
-// lane / N * STRIDE + (lane % N * NUM + OFF) / DEN + base: fixed at compile time, so a load is a few contiguous
+// lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN + base: fixed at compile time, so a load is a few contiguous
 // loads and a permutation.
-template <int N, int STRIDE, int NUM, int DEN, int OFF> struct vspread {
+template <int N, int STRIDE, int NUM, int DEN, int OFF, int MOD> struct vspread {
     int base;
-    static constexpr LI int off(int l) { return l / N * STRIDE + (l % N * NUM + OFF) / DEN; }
+    static constexpr LI int off(int l) { return l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN; }
     LI int at(int l) const { return base + off(l); }
     LI operator vint() const { vint r; EACH EACH_LANE r.p[k_][l_] = off(k_ * W + l_); return r + vint(base); }
 };
-template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0> LI vspread<N, STRIDE, NUM, DEN, OFF> spread(vlane) {
-    return {0};
-}
-template <int N, int S, int A, int B, int O> LI vspread<N, S, A, B, O> operator+(vspread<N, S, A, B, O> s, int b) {
-    return {s.base + b};
-}
-template <int N, int S, int A, int B, int O> LI vspread<N, S, A, B, O> operator+(int b, vspread<N, S, A, B, O> s) {
-    return {s.base + b};
-}
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N>
+LI vspread<N, STRIDE, NUM, DEN, OFF, MOD> spread(vlane) { return {0}; }
+#define LANES_SPREAD template <int N, int S, int A, int B, int O, int D
+#define LANES_SPREAD_OF vspread<N, S, A, B, O, D>
+LANES_SPREAD> LI LANES_SPREAD_OF operator+(LANES_SPREAD_OF s, int b) { return {s.base + b}; }
+LANES_SPREAD> LI LANES_SPREAD_OF operator+(int b, LANES_SPREAD_OF s) { return {s.base + b}; }
 LI int lane_of(vint i, int l) { return i.get(l); }
 template <class I> LI int lane_of(I i, int l) { return i.at(l); }
 }  // namespace lanes

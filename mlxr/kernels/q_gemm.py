@@ -26,7 +26,7 @@ def kernel(kind, *, swiglu=False, residual=False, on=None, checked=False, tiles=
         headers=(kind.header,),
         outputs=[("y", "float")],
         ints=["M", "N", "K"],
-        inputs=[*kind.arrays, ("x", "float"), *([("residual", "float")] if residual else [])],
+        inputs=[*kind.parameters, ("x", "float"), *([("residual", "float")] if residual else [])],
         defines=dict(kind.defines)
         | {"XTYPE": "float", "MT": rows, "PANEL": panel, "SGS": sgs, "SWIGLU": int(swiglu), "RESIDUAL": int(residual)},
         shared=32 * max(panel * (2 if swiglu else 1), rows),
@@ -67,5 +67,5 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     rows = [a.astype(mx.float32) for a in (h, residual) if a is not None]
     if padded != m:
         rows = [mx.pad(a, [(0, padded - m), (0, 0)]) for a in rows]
-    y = k([*weights, *rows], [(padded, n)], grid, (padded, n, width))[0][:m].astype(x.dtype)
+    y = k([*kind.inputs(weights), *rows], [(padded, n)], grid, (padded, n, width))[0][:m].astype(x.dtype)
     return y if bias is None else y + bias

@@ -58,7 +58,7 @@ def kernel(
     if eps is not None:
         defines["NORM_EPS"] = f"{float(eps)!r}f"
     inputs = [
-        *kind.arrays,
+        *kind.parameters,
         ("x", x_type),
         *([("norm", x_type)] if eps is not None else []),
         *([("bias", y_type)] if bias else []),
@@ -115,7 +115,7 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
         return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
     groups, ints, shared = launch(k, n, width)
     extra = [a for a in (norm, bias, residual) if a is not None]
-    return k([*weights, x, *extra], [(batch, n)], (groups, 1, 1), ints, shared)[0]
+    return k([*kind.inputs(weights), x, *extra], [(batch, n)], (groups, 1, 1), ints, shared)[0]
 
 
 def reference(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):

@@ -21,7 +21,7 @@ def kernel(kind, y_type="float", *, on=None, checked=False, sgs=None, flags=()):
     return Kernel(
         "q_rows",
         headers=(kind.header,),
-        inputs=[*kind.arrays, ("ids", "int")],
+        inputs=[*kind.parameters, ("ids", "int")],
         outputs=[("y", y_type)],
         ints=["count", "N", "K", "parts"],
         defines=dict(kind.defines) | {"XTYPE": "float", "YTYPE": y_type, "SGS": sgs or (1 if on == "host" else 4)},
@@ -47,7 +47,7 @@ def apply(ids, weights, kind, width, dtype=mx.float32):
     count = flat.size
     if k.backend == "metal" and count < 8:
         flat = mx.pad(flat, (0, 8 - count))
-    y = k([*weights, flat], [(count, width)], (-(-count // 32), PARTS, 1), (count, rows, width, PARTS))[0]
+    y = k([*kind.inputs(weights), flat], [(count, width)], (-(-count // 32), PARTS, 1), (count, rows, width, PARTS))[0]
     return y.reshape(*ids.shape, width)
 
 

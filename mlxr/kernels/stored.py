@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..errors import KernelError
+from ..weights.quants import grids
 from .host_call import ELEMENT_OF
 
 AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
@@ -18,6 +19,7 @@ class Stored:
     One object a type: compared by identity, which is what makes looking up a kernel cheap.
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
+    grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
 
     name: str
@@ -26,6 +28,28 @@ class Stored:
     defines: tuple = ()
     block: int = 32
     in_order: bool = True
+    grid: bool = False
+
+    @property
+    def parameters(self):
+        """((name, element type), ...) of all that a kernel takes for a matrix: its arrays, and the grid."""
+        return (*self.arrays, ("grid", "ushort")) if self.grid else self.arrays
+
+    def inputs(self, weights):
+        """The arrays of `parameters` for a matrix's arrays."""
+        return (*weights, _grid(self.name)) if self.grid else weights
+
+
+@functools.lru_cache(None)
+def _grid(name):
+    table = mx.array(grids.packed_grid(name))
+    mx.eval(table)
+    return table
+
+
+def _super(name, element="uint", grid=False):
+    """A type with blocks of 256 weights."""
+    return Stored(name, f"quants/{name.lower()}.h", (("w", element),), block=256, grid=grid)
 
 
 def _plain(name, element):
@@ -41,6 +65,13 @@ TYPES = {
         Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),)),
         Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),)),
         Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),)),
+        Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),)),
+        Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),)),
+        *(_super(name) for name in ("Q2_K", "Q4_K", "Q5_K", "Q8_K", "IQ4_XS")),
+        *(_super(name, "ushort") for name in ("Q3_K", "Q6_K", "TQ1_0", "TQ2_0")),
+        Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),)),
+        Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),)),
+        *(_super(name, "ushort", grid=True) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
     )
 }
 
@@ -79,7 +110,7 @@ def arrays(weights, kind):
     """
     kind, weights = stored(kind), (weights,) if isinstance(weights, mx.array) else tuple(weights)
     wanted = [
-        {"float": mx.float32, "half": mx.float16, "bfloat16_t": mx.bfloat16, "uint": mx.uint32, "ushort": mx.uint16}[e]
+        {"float": mx.float32, "half": mx.float16, "bfloat16_t": mx.bfloat16, "uint": mx.uint32, "ushort": mx.uint16, "uchar": mx.uint8}[e]
         for _, e in kind.arrays
     ]
     if len(weights) != len(wanted):

@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from ..weights.quants import REGISTRY
 from .stored import stored
 
 
@@ -14,21 +15,34 @@ def dequantize(weights, kind, width):
         how = dict(kind.defines)
         scales, offsets = (a.astype(mx.float32) for a in weights[1:])
         return mx.dequantize(weights[0], scales, offsets, group_size=how["GROUP"], bits=how["BITS"])
-    return _BLOCKS[kind.name](weights[0].view(mx.uint8).reshape(weights[0].shape[0], width // 32, -1)).reshape(
-        -1, width
-    )
+    block = REGISTRY[kind.name]
+    parts = weights[0].view(mx.uint8).reshape(weights[0].shape[0], width // block.block_size, block.type_size)
+    return block.weights(parts, Numbers).reshape(-1, width)
 
 
-def _half(blocks, at):
-    return mx.contiguous(blocks[..., at : at + 2]).view(mx.float16).astype(mx.float32)
+class Numbers:
+    """weights.quants.block.Numbers on MLX's arrays."""
 
+    @staticmethod
+    def view(parts, at, to, kind):
+        return mx.contiguous(parts[..., at:to]).view(getattr(mx, kind))
 
-def _nibbles(codes):
-    return mx.concatenate([codes & 15, codes >> 4], axis=-1).astype(mx.float32)
+    @staticmethod
+    def real(codes):
+        return codes.astype(mx.float32)
 
+    @staticmethod
+    def wide(codes):
+        return codes.astype(mx.uint16)
 
-_BLOCKS = {
-    "Q4_0": lambda b: (_nibbles(b[..., 2:]) - 8) * _half(b, 0),
-    "Q4_1": lambda b: _nibbles(b[..., 4:]) * _half(b, 0) + _half(b, 2),
-    "Q8_0": lambda b: mx.contiguous(b[..., 2:]).view(mx.int8).astype(mx.float32) * _half(b, 0),
-}
+    @staticmethod
+    def join(arrays):
+        return mx.concatenate(arrays, axis=-1)
+
+    @staticmethod
+    def shifts(codes, by, mask):
+        return codes[..., None] >> mx.array(list(by), codes.dtype) & mask
+
+    @staticmethod
+    def pick(table, codes):
+        return mx.array(table)[codes.astype(mx.uint32)]

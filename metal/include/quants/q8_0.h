@@ -6,14 +6,11 @@
 #define IN_ORDER 1
 #define SCALES 1
 #define OFFSET 0
-#define UNIT(i) 0x1p24f
 struct weights { dptr<const ushort> w; };
+#include "quants/signed_bytes.h"
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / 32 * 17)}; }
 
-inline vfloat signed_byte(vuint w, int i) {                               // byte i, times 2^24
-    return vfloat(vint(i == 0 ? w << 24 : i == 3 ? w & 0xff000000u : (w << (24 - 8 * i)) & 0xff000000u));
-}
 inline chunk load(weights w, vlane lane, int n) {
     vuint word[2];
     word[0] = ld_pair(w.w, spread<4, 17, 2>(lane) + 1, first(lane, n / 8));
@@ -28,15 +25,6 @@ template <typename P> inline vfloats take(P x, vlane lane, int n) {
                  ld4(x, spread<4, 32, 4>(lane) + 16, first(lane, n / 8)));
 }
 inline void ahead(weights w) { prefetch(w.w, 136); }
-inline void scaled_bytes(thread block& b, int j, vuint w, vfloat scale) {     // word j of a block
-    UNROLL for (int e = 0; e < 4; ++e) b.v[4 * j + e] = signed_byte(w, e) * scale;
-}
-inline void scaled_bytes(thread block& b, int j, vuint4 w, vfloat scale) {    // words j .. j + 3
-    scaled_bytes(b, j, w.x, scale);
-    scaled_bytes(b, j + 1, w.y, scale);
-    scaled_bytes(b, j + 2, w.z, scale);
-    scaled_bytes(b, j + 3, w.w, scale);
-}
 inline block decode(weights w, vint row, int k, int K) {
     vint i = row * (K / 32 * 17) + k / 32 * 17;
     vuint4 front = ld_words(w.w, i);                                       // d comes with the first words
