@@ -13,6 +13,7 @@ from .sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Sentenc
 from .stream import SPACE_MARK, TokenBytes, byte_fallback_bytes, byte_level_bytes
 from .vocab import END_OF_TURN, Vocabulary, end_tokens
 from ..weights.gguf_header import Strings, read_header
+from ..weights.gguf_split import first_part
 
 _DEFAULT_IDS = {"gpt2": {}, "gemma4": {}, "llama": {"bos": 1, "eos": 2, "unknown": 0}}
 
@@ -20,7 +21,7 @@ _DEFAULT_IDS = {"gpt2": {}, "gemma4": {}, "llama": {"bos": 1, "eos": 2, "unknown
 def load_gguf(path: Path) -> Vocabulary:
     """Raises TokenizerError, naming the file, for a vocabulary that is missing, inconsistent or of another kind."""
     try:
-        return _Reader(read_header(path).metadata).vocabulary(path.name)
+        return _Reader(read_header(first_part(path)).metadata).vocabulary(path.name)
     except WeightsError as error:
         raise TokenizerError(str(error)) from None
     except TokenizerError as error:

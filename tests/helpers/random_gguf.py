@@ -225,6 +225,11 @@ VARIANTS = {
 }
 
 
+def _loudness(name):
+    """Layers add little to the embedding, as in a trained model: rounding does not grow from layer to layer."""
+    return 8.0 if name == "token_embd.weight" else 0.3 if "attn_output" in name or "ffn_down" in name else 1.0
+
+
 def weights(model, seed=0):
     """name -> float32 array of every tensor."""
     rng = np.random.default_rng(seed)
@@ -238,7 +243,7 @@ def weights(model, seed=0):
         elif len(shape) == 1 or name.endswith("bias"):
             w = 0.3 * rng.standard_normal(shape)
         else:
-            w = rng.standard_normal(shape) * (scale or shape[-1] ** -0.5 * (8 if name == "token_embd.weight" else 1))
+            w = rng.standard_normal(shape) * (scale or shape[-1] ** -0.5 * _loudness(name))
         out[name] = w.astype(np.float32)
     return out
 
