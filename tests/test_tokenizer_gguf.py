@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import random
 import time
 import unicodedata
 
@@ -103,6 +104,45 @@ def test_pre_tokenizers_split_as_llama_cpp_does(name, tmp_path):
     assert ours.encode(text, add_special=False) == theirs.encode(text)
     adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(theirs.vocab))
     assert (ours.encode("x")[0] == bos) == adds_bos
+
+
+# What the architectures of mlxr/weights/gguf_models.py come with.
+OURS = ["default", "llama-bpe", "gpt-2", "smollm", "starcoder", "refact", "qwen2", "deepseek-llm", "deepseek-coder",
+        "deepseek-v3", "tekken", "gpt-4o", "olmo", "granite-docling", "dbrx", "smaug-bpe", "stablelm2"]
+# Here llama.cpp takes only ASCII spaces for white space, where the models' own expressions mean all of Unicode's.
+SPACE_APPROXIMATED = {"deepseek-llm", "deepseek-coder"}
+_POOLS = ["abcXYZ", "éÀßſ", "русТЕК", "中日字々", "ひらカナ한국", "العربية", "١٢३४५", "0123456789", "  \t\u00a0\u3000\u200b",
+          "\n\r\x0b\x0c\u0085\u2028", "'’\"!?.,;:-_/\\()[]{}<>@#$%^&*+=|~`", "\u0301\u0308\u093f\u0e31", "😀👩‍👩‍👧🇳🇴❤️",
+          "'s'LL't", " the and in", "²½Ⅷ", "\x00\x01\x7f\ufffd\ufeff"]
+
+
+def random_texts(count, seed=1):
+    """Short runs from several scripts, digits, spaces, signs, marks and emoji, next to each other in any order."""
+    r = random.Random(seed)
+    return ["".join("".join(r.choice(pool) for _ in range(r.randint(1, 5))) for pool in r.choices(_POOLS, k=r.randint(1, 12)))
+            for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_random_texts_are_split_as_llama_cpp_does(name, tmp_path):
+    path = write_vocabulary(tmp_path / "v.gguf", "gpt2", **merging_everything(MULTILINGUAL), pre=name)
+    ours, theirs = load_tokenizer(path), Peer(path)
+    for text in random_texts(300):
+        if name in CASE_APPROXIMATED:
+            text = without_cased_letters(text)
+        if name in SPACE_APPROXIMATED:
+            text = "".join(x for x in text if x.isascii() or not x.isspace())
+        ids = ours.encode(text, add_special=False)
+        assert ids == theirs.encode(text), ascii(text)
+        assert ours.decode(ids) == text
+
+
+@pytest.mark.parametrize("add_space_prefix", [True, False])
+def test_random_texts_in_sentencepiece_are_llama_cpps(tmp_path, add_space_prefix):
+    path = sentencepiece_gguf(tmp_path / "v.gguf", sentencepiece_model(), add_space_prefix=add_space_prefix)
+    ours, theirs = load_tokenizer(path), Peer(path)
+    for text in random_texts(300):
+        assert ours.encode(text, add_special=False) == theirs.encode(text), ascii(text)
 
 
 def test_pre_tokenizers_differ(tmp_path):
