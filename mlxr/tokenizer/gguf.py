@@ -52,7 +52,7 @@ class _Reader:
         self.tokens = self.strings("tokens")
         if not self.tokens:
             raise TokenizerError("it has no vocabulary (tokenizer.ggml.tokens is absent or empty)")
-        self.types = self.numbers("token_type", NORMAL)
+        self.types = self.token_types()
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         for name in END_OF_TURN & self.ids.keys():  # some files call these normal tokens
             if self.types[self.ids[name]] != USER_DEFINED:
@@ -77,14 +77,26 @@ class _Reader:
         except UnicodeDecodeError:
             raise TokenizerError(f"tokenizer.ggml.{key} has a string that is not UTF-8") from None
 
-    def numbers(self, key: str, default: int | None) -> list:
-        """An array with one number for each token; without a default it must be there."""
+    def numbers(self, key: str, kinds: str) -> np.ndarray:
+        """An array with one number for each token. kinds: the NumPy kinds that its numbers may be of."""
         values = self._metadata.get("tokenizer.ggml." + key)
-        if values is None and default is not None:
-            return [default] * len(self.tokens)
-        if not isinstance(values, np.ndarray) or len(values) != len(self.tokens):
+        if not isinstance(values, np.ndarray) or len(values) != len(self.tokens) or values.dtype.kind not in kinds:
             raise TokenizerError(f"tokenizer.ggml.{key} must be an array with one number for each of the "
                                  f"{len(self.tokens)} tokens")
+        return values
+
+    def token_types(self) -> list[int]:
+        if "tokenizer.ggml.token_type" not in self._metadata:
+            return [NORMAL] * len(self.tokens)
+        types = self.numbers("token_type", "iu")
+        if ((types < 0) | (types > BYTE)).any():
+            raise TokenizerError(f"tokenizer.ggml.token_type has numbers outside 0 to {BYTE}")
+        return np.where(types == 0, NORMAL, types).tolist()  # 0 says nothing
+
+    def scores(self) -> list[float]:
+        values = self.numbers("scores", "iuf").astype(np.float32)
+        if np.isnan(values).any():
+            raise TokenizerError("tokenizer.ggml.scores has values that are not numbers")
         return values.tolist()
 
     def token_id(self, name: str) -> int | None:
@@ -153,7 +165,7 @@ class _Reader:
         types[unknown] = UNKNOWN  # the library wants exactly one
         if sum(kind == BYTE for kind in types) not in (0, 256):
             raise TokenizerError("tokenizer.ggml.token_type marks some bytes as tokens, but not all 256")
-        proto = model_proto(self.tokens, self.numbers("scores", None), types,
+        proto = model_proto(self.tokens, self.scores(), types,
                             add_dummy_prefix=bool(self.get("add_space_prefix", bool, True)))
         specials = {self.tokens[index]: index for index in self.marked if self.tokens[index]}
         encoder = SentencePieceEncoder(proto, specials, where=where, prefix_after_special=True,
