@@ -42,7 +42,7 @@ def load_model(checkpoint, dtype=None, progress=None):
     """
     target = choose_dtype(checkpoint, dtype)
     report = progress or (lambda done, total: None)
-    model = make_model(checkpoint.config)
+    model = gguf_model(checkpoint) if checkpoint.kind == "gguf" else make_model(checkpoint.config)
     if on_cpu() and target in (mx.float16, mx.bfloat16) and any(type(m).__name__ == "SwitchLinear" for _, m in model.named_modules()):
         raise ConfigError(f"dtype {dtype}: MLX computes mixtures of experts on a CPU in float32 alone; leave out --dtype")
     if checkpoint.kind == "gguf":
@@ -142,26 +142,50 @@ def _evaluate(w, name, checkpoint):
 
 # -- GGUF ------------------------------------------------------------------------------------------------------------
 
-def _fill_from_gguf(model, checkpoint, target, report):
+BLOCKS, QUANTIZED, EXPERTS, FLOATS = "blocks", "quantized", "experts", "floats"
+
+
+def gguf_model(checkpoint):
+    """The model of a GGUF file, as make_model, with an output matrix only where the file has one."""
+    model = make_model(checkpoint.config)
     if checkpoint.settles_ties:
         model.sanitize({})                  # without an output matrix among the weights the class ties it
+    return model
+
+
+def gguf_ways(model, checkpoint):
+    """How each parameter of a GGUF file will be computed with: name -> BLOCKS (our kernels, on what is stored), QUANTIZED
+    or EXPERTS (in one of MLX's formats, exactly the same numbers), or FLOATS. Raises WeightsError where it does not fit."""
     _check_fit(model, {t.name: t.shape for t in checkpoint.tensors.values()}, checkpoint)
     modules = dict(model.named_modules())
     own = own_weights(model) if on_kernels() else ()
+    return {t.name: _way(modules[t.name.rpartition(".")[0]], checkpoint, t, own) for t in checkpoint.tensors.values()}
+
+
+def _way(module, checkpoint, t, own):
+    path, _, kind = t.name.rpartition(".")
+    block = checkpoint.block_type(t.name)
+    if kind != "weight" or checkpoint.is_joined(t.name):
+        return FLOATS
+    if experts.is_experts(module):
+        return EXPERTS if experts.has_form(block) else FLOATS
+    if type(module) not in (nn.Linear, nn.Embedding):
+        return FLOATS
+    if on_kernels() and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
+        return BLOCKS
+    return QUANTIZED if block.affine_bits else FLOATS
+
+
+def _fill_from_gguf(model, checkpoint, target, report):
+    ways, modules = gguf_ways(model, checkpoint), dict(model.named_modules())
     done, total, loaded, layers = 0, checkpoint.nbytes, [], []
+    makers = {BLOCKS: _stored_layer, QUANTIZED: _quantized_layer, EXPERTS: _experts_layer}
     for t in sorted(checkpoint.tensors.values(), key=lambda t: -t.nbytes):
-        path, _, kind = t.name.rpartition(".")
-        module, block = modules[path], checkpoint.block_type(t.name)
-        whole = kind == "weight" and not checkpoint.is_joined(t.name)
-        linear = whole and type(module) in (nn.Linear, nn.Embedding)
-        if whole and experts.is_experts(module) and experts.has_form(block):
-            layers.append((path, _experts_layer(module, checkpoint, t, block, target)))
-        elif linear and on_kernels() and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
-            layers.append((path, _stored_layer(module, checkpoint, t, block, target)))
-        elif linear and block.affine_bits:
-            layers.append((path, _quantized_layer(module, checkpoint, t.name, block, target)))
-        else:
+        path, block, way = t.name.rpartition(".")[0], checkpoint.block_type(t.name), ways[t.name]
+        if way == FLOATS:
             loaded.append((t.name, _float_array(checkpoint, t, block, target)))
+        else:
+            layers.append((path, makers[way](modules[path], checkpoint, t, block, target)))
         checkpoint.release()
         done += t.nbytes
         report(done, total)
@@ -183,8 +207,8 @@ def _stored_layer(module, checkpoint, t, block, target):
     return layer
 
 
-def _quantized_layer(module, checkpoint, name, block, target):
-    codes, scales, biases = _affine(checkpoint, name, block, target == mx.float16)
+def _quantized_layer(module, checkpoint, t, block, target):
+    codes, scales, biases = _affine(checkpoint, t.name, block, target == mx.float16)
     if target is not None:
         scales, biases = scales.astype(target), biases.astype(target)
     mx.eval(codes, scales, biases)
