@@ -8,4 +8,5 @@ folders = sorted({p.parent for p in Path("metal").rglob("*.h")} | {Path("metal")
 sources = {"mlxr._metal" + "".join(f".{part}" for part in f.parts[1:]): str(f) for f in folders}
 
 setup(packages=[*find_packages(include=["mlxr*"]), *sources], package_dir=sources,
-      package_data={**{name: ["*.metal", "*.h", "*.md"] for name in sources}, "mlxr.kernels": ["host/*.cpp"]})
+      package_data={**{name: ["*.metal", "*.h", "*.md"] for name in sources}, "mlxr.kernels": ["host/*.cpp"],
+                    "mlxr.quality": ["texts/*.txt"]})

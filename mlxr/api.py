@@ -13,6 +13,7 @@ from .config import EngineConfig
 from .engine import leave_thread, load_engine
 from .errors import ConfigError, EngineClosed, RequestError
 from .output import Output
+from .quality.auto import resolve
 from .sequence import SamplingParams
 
 _CLOSE = object()
@@ -144,20 +145,24 @@ class LLM:
     model: a folder, a .gguf file, a Hugging Face repo id, or an alias (None: smollm2-135m). config: the fields of
     EngineConfig. warn: called with one line where there is something to say (default: Python's warnings).
     progress: called as progress(bytes done, bytes in all) while weights load. size_pool: called with the tokenizer
-    before that, gives the tokens to make room for in the page pool (EngineConfig.pool_tokens).
+    before that, gives the tokens to make room for in the page pool (EngineConfig.pool_tokens). kv="auto" takes the smallest
+    page format that `mlxr validate` accepted for this model, and says so through warn; kv_auto_validate: where there is
+    no such result, it may be measured now, which takes minutes (else q8 is taken).
     Use it as a context manager, or call close(). Safe to use from several threads at once; requests share batches.
     Raises ConfigError for an unknown or bad option, ModelNotFound, DownloadError, WeightsError, TokenizerError,
     UnsupportedModel.
     """
 
-    def __init__(self, model=None, *, warn=None, progress=None, size_pool=None, **config):
+    def __init__(self, model=None, *, warn=None, progress=None, size_pool=None, kv_auto_validate=False, **config):
         known = {f.name for f in dataclasses.fields(EngineConfig)}
         for name in config:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(known))}")
         config = EngineConfig(**config)
-        self._thread = EngineThread(
-            lambda: load_engine(model, config, progress=progress, warn=warn or _warn, size_pool=size_pool))
+        warn = warn or _warn
+        self._thread = EngineThread(                 # a validation is computed on the engine's thread, too
+            lambda: load_engine(model, resolve(model, config, kv_auto_validate, warn), progress=progress, warn=warn,
+                                size_pool=size_pool))
         self.tokenizer = self._thread.engine.tokenizer
         self.info = self._thread.engine.info()
         self._exit = weakref.finalize(self, self._thread.close)

@@ -24,6 +24,7 @@ def arguments(parser):
     group.add_argument("--chat-template", metavar="FILE", help="a jinja file in place of the model's own chat template")
     options.add_sampling(parser, max_tokens=1024, logprobs=False)
     options.add_engine(parser)
+    options.add_auto(parser)
 
 
 def run(args):
@@ -32,7 +33,8 @@ def run(args):
     from ..api import LLM                            # late: `mlxr --help` must not wait for mlx
 
     progress = show.load_progress() if sys.stderr.isatty() else None
-    with LLM(args.model_option or args.model, warn=show.warn, progress=progress, **options.engine_options(args)) as llm:
+    with LLM(args.model_option or args.model, warn=show.warn, progress=progress,
+             kv_auto_validate=args.kv_auto_validate, **options.engine_options(args)) as llm:
         print(*show.engine_lines(llm.info), COMMANDS, sep="\n", file=sys.stderr)
         with contextlib.suppress(ImportError):       # input() then has line editing and history, where Python has it
             import readline  # noqa: F401

@@ -32,6 +32,7 @@ def arguments(parser):
     options.add_template(parser)
     options.add_sampling(parser)
     options.add_engine(parser)
+    options.add_auto(parser)
 
 
 def run(args):
@@ -48,7 +49,7 @@ def run(args):
         return _tokens_needed(ids, args)
 
     with LLM(model, warn=show.warn, progress=None if args.quiet else _progress(), size_pool=size_pool,
-             **options.engine_options(args)) as llm:
+             kv_auto_validate=args.kv_auto_validate, **options.engine_options(args)) as llm:
         if not args.quiet:
             print(*show.engine_lines(llm.info), sep="\n", file=sys.stderr)
         if len(ids) == 1 and not args.json:

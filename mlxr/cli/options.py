@@ -34,7 +34,8 @@ def add_model(parser):
 def add_engine(parser):
     group = parser.add_argument_group("engine")
     group.add_argument("--kv", metavar="FORMAT", default="f16",
-                       help="page format of the KV cache: f16, bf16, f32, q8 (default: f16)")
+                       help="page format of the KV cache: f16, bf16, f32, q8, ..., or auto: the smallest that `mlxr validate` "
+                            "accepted for this model (default: f16)")
     group.add_argument("--page-size", type=int, default=64, metavar="N",
                        help="tokens in a page: 16, 32, 64, 128 (default: 64)")
     group.add_argument("--pool", type=size, metavar="SIZE",
@@ -48,6 +49,11 @@ def add_engine(parser):
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"),
                        help="of activations and plain weights (default: as stored; float32 on a CPU)")
     return group
+
+
+def add_auto(parser):
+    parser.add_argument("--kv-auto-validate", action="store_true",
+                        help="with --kv auto: measure now what is not known of this model, which takes minutes")
 
 
 def engine_options(args):

@@ -21,8 +21,12 @@ def select_rows(model):
     """Make every output head of `model` apply the returned RowChoice to its input.
 
     A prefill chunk of 512 tokens needs the logits of its last token at most; the head is a fifth of a small model.
+    A model has one RowChoice, however many runners it has: each sets the rows before it calls the model.
     """
+    if "row_choice" in model.__dict__:
+        return model.row_choice
     choice = RowChoice()
+    object.__setattr__(model, "row_choice", choice)      # no parameter, and no module
     for _, module in model.named_modules():
         if hasattr(module, "as_linear"):
             _wrap_instance(module, "as_linear", choice)
