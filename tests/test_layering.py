@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
 BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner"}
-BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection"}
+BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf"}
 MAY_IMPORT = {
     "errors": set(),
     "home": {"errors"},
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "engine": BELOW_ENGINE | {"rehearsal", "trial"},
     "quality": BELOW_ENGINE | {"engine"},
     "inspection": BELOW_ENGINE | {"engine"},
+    "inspection_gguf": BELOW_ENGINE | {"inspection"},
     "api": BELOW_ENGINE | {"engine", "quality"},
     "benchmarks": BELOW_ENGINE | {"engine"},
     "cli": BELOW_CLI | {"server", "benchmarks"},

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlxr  # noqa: F401  (before MLX)
 
 from mlxr.errors import MlxrError
-from mlxr.inspection import inspect_model
+from mlxr.inspection_gguf import inspect_file
 from mlxr.tokenizer import load_tokenizer
 from mlxr.tokenizer.chat_template import ChatTemplate
 from mlxr.weights import gguf_header, safetensors
@@ -52,7 +52,7 @@ def tokenizer(content):
 
 def inspection(content):
     """All that `mlxr inspect` does: besides the above, mlx-lm's class is built from the config, without its weights."""
-    json.dumps(inspect_model(str(_file(content, "i.gguf"))))
+    json.dumps(inspect_file(_file(content, "i.gguf")), allow_nan=False)
 
 
 def safetensors_file(content):
