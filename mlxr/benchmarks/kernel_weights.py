@@ -7,21 +7,27 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels.stored import Stored, affine, arrays, stored
+from ..kernels.twins import dequantize
 from ..weights.quants import REGISTRY
 
-KINDS = "Q4_1", "Q4_0", "Q8_0", "F16", "affine4_64"
+BLOCKS = tuple(name for name, block in REGISTRY.items() if block.block_size > 1)
+KINDS = *BLOCKS, "F16", "affine4_64"
 _DISTINCT = 1 << 20    # weights that are drawn; larger matrices repeat them
 
 
 @dataclass
 class Weights:
-    """A matrix [n, k]. arrays: as kernels take them. affine: (codes, scales, biases) and how, for MLX; None for floats."""
+    """A matrix [n, k]. arrays: as kernels take them. affine: (codes, scales, biases) and how, for MLX; None elsewhere.
+
+    MLX multiplies with the affine form where MLX's loader makes it of the file; other blocks it dequantizes first.
+    """
 
     kind: Stored
     arrays: tuple
-    affine: tuple | None
-    group: int
-    bits: int
+    width: int
+    affine: tuple | None = None
+    group: int = 0
+    bits: int = 0
 
     @property
     def nbytes(self):
@@ -29,11 +35,11 @@ class Weights:
 
     @property
     def mlx(self):
-        return "mx.quantized_matmul" if self.affine else "matmul"
+        return "mx.quantized_matmul" if self.affine else "dequantize, matmul" if self.kind.name in BLOCKS else "matmul"
 
     @property
     def mlx_lookup(self):
-        return "mx.dequantize of rows" if self.affine else "rows"
+        return "mx.dequantize of rows" if self.affine else "dequantize rows" if self.kind.name in BLOCKS else "rows"
 
     def rows(self, which):
         """The arrays of some rows."""
@@ -43,23 +49,23 @@ class Weights:
         """The same numbers elsewhere in memory, for our kernels alone."""
         copied = tuple(mx.array(np.array(a, copy=True)) if a.dtype != mx.bfloat16 else a + 0 for a in self.arrays)
         mx.eval(copied)
-        return Weights(self.kind, copied, None, self.group, self.bits)
+        return Weights(self.kind, copied, self.width)
 
     def mlx_product(self, x):
-        """x [b, k] times the transpose, by MLX's own operation."""
+        """x [b, k] times the transpose, by MLX's own operations."""
         if self.affine is None:
-            return x @ self.arrays[0].astype(x.dtype).T if x.dtype != self.arrays[0].dtype else x @ self.arrays[0].T
+            return x @ dequantize(self.arrays, self.kind, self.width).astype(x.dtype).T
         codes, scales, biases = self.affine
         return mx.quantized_matmul(x, codes, scales, biases, transpose=True, group_size=self.group, bits=self.bits)
 
     def mlx_rows(self, ids):
         if self.affine is None:
-            return self.arrays[0][ids]
+            return dequantize(self.rows(ids), self.kind, self.width)
         return mx.dequantize(*(a[ids] for a in self.affine), group_size=self.group, bits=self.bits)
 
 
 def make_weights(name, n, k):
-    """Random Weights [n, k] of a kind in KINDS. Raises ConfigError for another."""
+    """Random Weights [n, k] of a kind in KINDS. Raises ConfigError for another, and for columns that are no whole blocks."""
     if name not in KINDS:
         raise ConfigError(f"there are no weights of kind {name!r} to measure; there are {', '.join(KINDS)}")
     rng, distinct = np.random.default_rng(0), max(1, min(n, _DISTINCT // k))
@@ -70,16 +76,20 @@ def make_weights(name, n, k):
 
     if name == "F16":
         w = whole(mx.array(rng.standard_normal((distinct, k), np.float32)).astype(mx.float16))
-        made = Weights(stored("F16"), arrays(w, "F16"), None, 0, 16)
+        made = Weights(stored("F16"), arrays(w, "F16"), k)
     elif name == "affine4_64":
         parts = mx.quantize(mx.array(rng.standard_normal((distinct, k), np.float32)), group_size=64, bits=4)
         parts = tuple(whole(p) for p in parts)
-        made = Weights(affine(4, 64, mx.float32), parts, parts, 64, 4)
+        made = Weights(affine(4, 64, mx.float32), parts, k, parts, 64, 4)
     else:
         block = REGISTRY[name]
+        if k % block.block_size:
+            raise ConfigError(f"{name} has blocks of {block.block_size} weights: rows of {k} do not fit")
         blocks = _blocks(rng, block, distinct, k)
-        parts = tuple(whole(mx.array(p)) for p in block.to_affine(blocks))
-        made = Weights(stored(name), arrays(whole(mx.array(blocks)), name), parts, 32, block.affine_bits)
+        how = {}
+        if block.affine_bits and block.affine_halves:
+            how = dict(affine=tuple(whole(mx.array(p)) for p in block.to_affine(blocks)), group=32, bits=block.affine_bits)
+        made = Weights(stored(name), arrays(whole(mx.array(blocks)), name), k, **how)
     mx.eval(made.arrays, made.affine or ())
     return made
 
@@ -89,4 +99,8 @@ def _blocks(rng, block, n, k):
     raw = rng.integers(0, 256, (n, k // block.block_size, block.type_size), np.uint8)
     for at, low, high in zip(block.scales_at, (0.005, -0.1), (0.02, -0.04)):
         raw[..., at:at + 2] = rng.uniform(low, high, raw.shape[:2]).astype(np.float16)[..., None].view(np.uint8)
+    if block.name == "MXFP4":
+        raw[..., 0] = rng.integers(120, 124, raw.shape[:2])
+    elif block.name == "Q8_K":
+        raw[..., :4] = rng.uniform(0.005, 0.02, raw.shape[:2]).astype(np.float32)[..., None].view(np.uint8)
     return raw.reshape(n, -1)

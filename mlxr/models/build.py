@@ -95,8 +95,14 @@ def _fill_from_safetensors(model, checkpoint, target, report):
                                   is_leaf=nn.Module.is_module))
 
 
-def on_kernels():
-    """Whether linear layers run on our kernels: on a CPU with a compiler. On Metal MLX's own are the default."""
+def on_kernels(block=None):
+    """Whether linear layers run on our kernels, as a rule or on a type of GGUF blocks.
+
+    On a CPU with a compiler they do. On Metal MLX's own are the default, and ours serve blocks that MLX has no format of
+    the same scales for: 6-bit scales of scales would be rounded to 16 bits, or spread over more bytes.
+    """
+    if library.backend() == "metal" and block is not None:
+        return block.block_size > 1 and not (block.affine_bits and block.affine_halves)
     return library.backend() == "host"
 
 
@@ -158,7 +164,7 @@ def gguf_ways(model, checkpoint):
     or EXPERTS (in one of MLX's formats, exactly the same numbers), or FLOATS. Raises WeightsError where it does not fit."""
     _check_fit(model, {t.name: t.shape for t in checkpoint.tensors.values()}, checkpoint)
     modules = dict(model.named_modules())
-    own = own_weights(model) if on_kernels() else ()
+    own = own_weights(model) if library.backend() != "reference" else ()
     return {t.name: _way(modules[t.name.rpartition(".")[0]], checkpoint, t, own) for t in checkpoint.tensors.values()}
 
 
@@ -171,7 +177,7 @@ def _way(module, checkpoint, t, own):
         return EXPERTS if experts.has_form(block) else FLOATS
     if type(module) not in (nn.Linear, nn.Embedding):
         return FLOATS
-    if on_kernels() and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
+    if on_kernels(block) and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
         return BLOCKS
     return QUANTIZED if block.affine_bits else FLOATS
 
@@ -259,13 +265,23 @@ def _float_array(checkpoint, t, block, target):
         words = np.ascontiguousarray(blocks).view({2: np.uint16, 4: np.uint32}[block.type_size])
         array = mx.array(words).view(DTYPES[block.float_dtype])
     else:
-        array = mx.array(block.dequantize(blocks))
+        array = _dequantized(t.name, blocks, block, target)
     array = array.reshape(t.shape)
     if added := checkpoint.offset(t.name):
         array = (array.astype(mx.float32) + added).astype(array.dtype)
     array = array if target is None else array.astype(target)
     mx.eval(array)
     return array
+
+
+def _dequantized(name, blocks, block, target):
+    """[rows, columns] of blocks, of dtype `target` or float32, some rows at a time."""
+    if not block.finite(blocks):
+        raise WeightsError(f"{name} has scales that are not finite numbers; the file is damaged")
+    step = max(1, _SLICE // 8 // len(blocks[0]))             # the formulas hold some ten bytes a weight
+    parts = [mx.array(block.dequantize(blocks[at:at + step])).astype(target or mx.float32) for at in range(0, len(blocks), step)]
+    mx.eval(parts)
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 def _install_rope_factors(model, checkpoint):

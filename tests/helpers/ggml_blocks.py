@@ -18,7 +18,8 @@ def quantize(w, kind):
 
 
 @functools.lru_cache
-def _ggml():
+def ggml_library():
+    """libggml-base of llama-cpp-python, as a ctypes library."""
     import llama_cpp
 
     library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.*"))))
@@ -35,6 +36,6 @@ def by_ggml(w, number):
     rows, columns = w.size // w.shape[-1], w.shape[-1]
     out = np.empty((rows, columns // block * size), np.uint8)
     important = np.ones(columns, np.float32)
-    used = _ggml().ggml_quantize_chunk(int(number), w.ctypes.data, out.ctypes.data, 0, rows, columns, important.ctypes.data)
+    used = ggml_library().ggml_quantize_chunk(int(number), w.ctypes.data, out.ctypes.data, 0, rows, columns, important.ctypes.data)
     assert used == out.nbytes, f"ggml wrote {used} bytes of {number.name}, not {out.nbytes}"
     return out.reshape(*w.shape[:-1], -1)

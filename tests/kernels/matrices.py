@@ -5,11 +5,15 @@ import functools
 import mlx.core as mx
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
-from gguf import quants as gguf_quants
+from helpers.blocks import WRITTEN, quantized, random_blocks
 
 from mlxr.kernels import host_build
 from mlxr.kernels.stored import AFFINE_BITS, AFFINE_GROUPS, TYPES, affine, arrays, stored
+from mlxr.weights.quants import REGISTRY
+
+def name(kind):
+    return kind if isinstance(kind, str) else kind.name
+
 
 needs_compiler = pytest.mark.skipif(host_build.compiler() is None, reason="no C++ compiler")
 GGUF = tuple(TYPES)
@@ -25,12 +29,11 @@ ALL_AFFINE = tuple(
     affine(bits, group, scales) for bits in AFFINE_BITS for group in AFFINE_GROUPS for scales in _SCALES.values()
 )
 KINDS = GGUF + ONE_GROUP
+# Compiling takes seconds a kernel: the types that few files have are tried by one kernel each, but for the slow run.
+RARE = {"Q5_0", "Q5_1", "Q8_K", "Q2_K", "Q3_K", "IQ4_NL", "TQ1_0", "TQ2_0", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"}
+SLOW_IF_RARE = [pytest.param(k, marks=pytest.mark.slow) if name(k) in RARE else k for k in KINDS]
 X86 = any("-march" in f for f in host_build.kernel_flags())
 FORMS = {**({"avx2": ("-march=haswell",)} if X86 else {}), "portable": ("-DLANES_PORTABLE", "-DLANES_NO_AVX512")}
-
-
-def name(kind):
-    return kind if isinstance(kind, str) else kind.name
 
 
 def plain(a):
@@ -56,8 +59,9 @@ def matrix(kind, n, k, seed=0):
         values = bits @ (1 << np.arange(how["BITS"]))
         wide = [np.repeat(plain(a), how["GROUP"], axis=1) for a in (scales, offsets)]
         return (codes, scales, offsets), (values * wide[0] + wide[1]).astype(np.float32)
-    blocks = gguf_quants.quantize(w, GGMLQuantizationType[kind.name])
-    return arrays(mx.array(blocks), kind), gguf_quants.dequantize(blocks, GGMLQuantizationType[kind.name])
+    block = REGISTRY[kind.name]
+    blocks = quantized(block, w) if kind.name in WRITTEN else random_blocks(block, n, k, seed)
+    return arrays(mx.array(blocks), kind), block.dequantize(blocks)  # as gguf-py does: tests/weights/test_quants.py
 
 
 def activations(*shape, seed=1):

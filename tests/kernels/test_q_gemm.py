@@ -3,26 +3,30 @@
 import mlx.core as mx
 import pytest
 from kernels.gate import Gate, needs_simulator, relative
-from kernels.matrices import ALL_AFFINE, FORMS, KINDS, activations, matrix, name, needs_compiler, plain
+from kernels.matrices import ALL_AFFINE, FORMS, KINDS, SLOW_IF_RARE, activations, matrix, name, needs_compiler, plain
 from kernels.test_q_gemv import EPS, fused, oracle
 
 from mlxr.kernels import library, q_gemm, q_matmul
-from mlxr.kernels.stored import affine
+from mlxr.kernels.stored import affine, stored
 
 FEW = q_matmul.GEMV_ROWS["host"]
-SHAPES = [(9, 64, 640), (200, 50, 384), (12, 32, 128), (37, 96, 1280)]
+SHAPES = [(9, 64, 640), (200, 50, 384), (12, 32, 128), (37, 96, 1280), (20, 40, 512)]
+
+
+def shapes_of(kind):
+    return [s for s in SHAPES if s[2] % stored(kind).block == 0]
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(k, marks=pytest.mark.slow) for k in ALL_AFFINE)], ids=name)
+@pytest.mark.parametrize("kind", [*SLOW_IF_RARE, *(pytest.param(k, marks=pytest.mark.slow) for k in ALL_AFFINE)], ids=name)
 def test_every_type(kind):
     before = library.used["q_gemm", "host"]
-    for m, n, k in SHAPES:
+    for m, n, k in shapes_of(kind):
         w, decoded = matrix(kind, n, k)
         assert (
             relative(q_gemm.apply(mx.array(activations(m, k)), w, kind), oracle(activations(m, k), decoded)) < 1e-5
         ), (m, n, k)
-    assert library.used["q_gemm", "host"] - before == len(SHAPES), "the twin ran instead"
+    assert library.used["q_gemm", "host"] - before == len(shapes_of(kind)), "the twin ran instead"
 
 
 @needs_compiler
@@ -63,13 +67,13 @@ def test_options_and_16_bit_activations(what, dtype, tolerance):
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "BF16", affine(3, 64)], ids=name)
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "BF16", affine(3, 64), "Q6_K", "MXFP4"], ids=name)
 def test_no_index_outside(kind):
     k = q_gemm.kernel(kind, on="host", checked=True, tiles=(12, 64, 4))
-    for m, n, width in SHAPES:
+    for m, n, width in shapes_of(kind):
         w, decoded = matrix(kind, n, width)
         grid, padded = q_gemm.launch(k, m, n)
-        (y,) = k([*w, mx.array(activations(padded, width))], [(padded, n)], grid, (padded, n, width))
+        (y,) = k([*stored(kind).inputs(w), mx.array(activations(padded, width))], [(padded, n)], grid, (padded, n, width))
         assert relative(y, oracle(activations(padded, width), decoded)) < 1e-5
 
 
@@ -79,10 +83,10 @@ def test_no_index_outside(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_other_cpus(kind, form):
     k = q_gemm.kernel(kind, on="host", flags=FORMS[form])
-    for m, n, width in SHAPES:
+    for m, n, width in shapes_of(kind):
         w, decoded = matrix(kind, n, width)
         grid, padded = q_gemm.launch(k, m, n)
-        (y,) = k([*w, mx.array(activations(padded, width))], [(padded, n)], grid, (padded, n, width))
+        (y,) = k([*stored(kind).inputs(w), mx.array(activations(padded, width))], [(padded, n)], grid, (padded, n, width))
         assert relative(y, oracle(activations(padded, width), decoded)) < 1e-5
 
 
@@ -92,7 +96,7 @@ def gate(kind, m, n, width, tiles, what=()):
     grid, padded = q_gemm.launch(k, m, n)
     x, given = activations(padded, width), fused(n, width, padded, what)
     extra = [mx.array(given["residual"])] if "residual" in what else []
-    return Gate(k, [*w, mx.array(x), *extra], [(padded, n)], grid, (padded, n, width)), oracle(x, decoded, **given)
+    return Gate(k, [*stored(kind).inputs(w), mx.array(x), *extra], [(padded, n)], grid, (padded, n, width)), oracle(x, decoded, **given)
 
 
 @needs_simulator
@@ -103,7 +107,8 @@ def gate(kind, m, n, width, tiles, what=()):
         ("Q8_0", 24, 40, 64, (8, 32, 2), ("residual",)),
         ("F16", 16, 32, 64, (16, 64, 1), ("residual",)),
         (affine(4, 32), 32, 40, 128, (8, 64, 4), ("swiglu",)),
-        *(pytest.param(k, 16, 32, 128, (8, 64, 2), (), marks=pytest.mark.slow) for k in KINDS),
+        ("Q4_K", 16, 40, 256, (8, 64, 2), ()),
+        *(pytest.param(k, 16, 32, max(128, stored(k).block), (8, 64, 2), (), marks=pytest.mark.slow) for k in KINDS),
     ],
     ids=str,
 )

@@ -4,14 +4,18 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from kernels.gate import Gate, needs_simulator, relative
-from kernels.matrices import ALL_AFFINE, FORMS, KINDS, activations, matrix, name, needs_compiler, plain
+from kernels.matrices import ALL_AFFINE, FORMS, KINDS, RARE, activations, matrix, name, needs_compiler, plain
 
 from mlxr.errors import KernelError
 from mlxr.kernels import library, q_gemv
 from mlxr.kernels.stored import affine, arrays, stored
+from mlxr.weights.quants import REGISTRY
 
 SHAPES = [(24, 576), (13, 96), (40, 256), (70, 320), (5, 1536), (33, 128)]
 EPS = 1e-5
+SLOW_REST = [
+    pytest.param(k, marks=pytest.mark.slow) for k in KINDS if name(k) in RARE | {"Q5_K", "Q6_K", "IQ4_XS"}
+]
 
 
 def oracle(x, w, *, norm=None, swiglu=False, bias=None, residual=None, **_):
@@ -50,6 +54,8 @@ def shapes_of(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_every_type(kind, batch):
     before = library.used["q_gemv", "host"]
+    if batch > 1 and name(kind) in RARE:
+        pytest.skip("one kernel is enough")
     for n, k in shapes_of(kind):
         w, decoded = matrix(kind, n, k)
         x = activations(batch, k)
@@ -121,7 +127,7 @@ def test_twin(kind):
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "Q4_0", "F16", affine(3, 64), affine(8, 32)], ids=name)
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "Q4_0", "F16", affine(3, 64), affine(8, 32), "Q4_K", "MXFP4", *SLOW_REST], ids=name)
 def test_no_index_outside(kind):
     """A checked build on exact buffers; and both ways of reading rows."""
     for stream in (True, False) if stored(kind).in_order else (False,):
@@ -129,7 +135,7 @@ def test_no_index_outside(kind):
         for n, width in shapes_of(kind):
             w, decoded = matrix(kind, n, width)
             groups, ints, shared = q_gemv.launch(k, n, width)
-            (y,) = k([*w, mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
+            (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
             assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
 
 
@@ -143,7 +149,7 @@ def test_other_cpus(kind, form):
         w, decoded = matrix(kind, n, width)
         x, norm = activations(2, width), activations(width, seed=5)
         groups, ints, shared = q_gemv.launch(k, n, width)
-        (y,) = k([*w, mx.array(x), mx.array(norm)], [(2, n)], (groups, 1, 1), ints, shared)
+        (y,) = k([*stored(kind).inputs(w), mx.array(x), mx.array(norm)], [(2, n)], (groups, 1, 1), ints, shared)
         assert relative(y, oracle(x, decoded, norm=norm)) < 1e-5
 
 
@@ -181,13 +187,32 @@ def gate(kind, n, width, batch=1, what=(), **options):
     if stream:
         k = q_gemv.kernel(kind, batch, shared=shared, **make, **options)
     extra = [mx.array(given[o]) for o in ("norm", "bias", "residual") if o in given]
-    return Gate(k, [*w, mx.array(x), *extra], [(batch, n)], (groups, 1, 1), ints), oracle(x, decoded, **given)
+    return Gate(k, [*stored(kind).inputs(w), mx.array(x), *extra], [(batch, n)], (groups, 1, 1), ints), oracle(x, decoded, **given)
 
 
 def label(value):
     return "_".join(value) if isinstance(value, tuple) else str(value) if isinstance(value, int) else name(value)
 
 
+# Bytes of a block of 256 weights that lanes read: 256 lanes' words, then what lanes share: scales, and codes of several.
+SUPER = {
+    "Q4_K": 32 * (8 + 16),
+    "Q5_K": 32 * (16 + 16),
+    "Q6_K": 32 * (16 + 2 + 2),
+    "Q8_K": 32 * (8 + 4),
+    "Q3_K": 32 * (16 + 12 + 2),
+    "Q2_K": 32 * (8 + 4 + 4),
+    "IQ4_XS": 32 * (4 + 8),
+    "TQ1_0": 32 * (8 + 2),
+    "TQ2_0": 32 * (8 + 2),
+    "IQ2_XXS": 32 * (8 + 2),
+    "IQ2_XS": 32 * (4 + 2),
+    "IQ2_S": 32 * (8 + 2),
+    "IQ3_XXS": 32 * (6 + 2),
+    "IQ3_S": 32 * (8 + 2),
+}
+SMALL = {"Q4_1": 16 + 4 * 4, "Q4_0": 16 + 4 * 2, "Q8_0": 32 + 4 * 2, "IQ4_NL": 16 + 4 * 2, "MXFP4": 16 + 4 * 1,
+         "Q5_0": 16 + 4 * 6, "Q5_1": 16 + 4 * 8}  # the same of a block of 32
 CASES = [
     ("Q4_1", 24, 576, 1, ()),
     ("Q8_0", 21, 288, 2, ("bias",)),
@@ -196,8 +221,11 @@ CASES = [
     ("BF16", 16, 256, 1, ("norm", "swiglu")),
     (affine(4, 32), 24, 576, 1, ("norm", "swiglu")),
     (affine(3, 64), 16, 320, 1, ()),
+    ("Q4_K", 18, 512, 1, ("norm",)),
+    ("Q6_K", 16, 256, 1, ()),
 ]
 MORE = [
+    *((k, 16, 512, 2, ()) for k in (*SUPER, *SMALL) if k not in ("Q4_1", "Q4_0", "Q8_0")),
     ("F32", 16, 288, 1, ()),
     (affine(2, 32), 16, 256, 1, ()),
     (affine(5, 128), 16, 384, 1, ()),
@@ -227,7 +255,9 @@ def reads(kind):
         how = dict(kind.defines)
         sharing = how["GROUP"] / 8
         return {"w": {3: 8 / 3, 5: 16 / 5, 6: 16 / 6}.get(how["BITS"], 1), "scales": sharing, "offsets": sharing}
-    return {"w": {"Q4_1": (16 + 4 * 4) / 20, "Q4_0": (16 + 4 * 2) / 18, "Q8_0": (32 + 4 * 2) / 34}.get(kind.name, 1)}
+    if kind.name in REGISTRY and REGISTRY[kind.name].block_size > 1:
+        return {"w": (SUPER | SMALL)[kind.name] / REGISTRY[kind.name].type_size}
+    return {"w": 1}
 
 
 @needs_simulator

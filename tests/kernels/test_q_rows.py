@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from kernels.gate import Gate, needs_simulator, relative
-from kernels.matrices import ALL_AFFINE, FORMS, KINDS, matrix, name, needs_compiler, plain
+from kernels.matrices import ALL_AFFINE, FORMS, KINDS, SLOW_IF_RARE, matrix, name, needs_compiler, plain
 
 from mlxr.errors import KernelError
 from mlxr.kernels import library, q_rows
@@ -13,14 +13,19 @@ from mlxr.kernels.stored import affine, stored
 IDS = np.array([3, 0, 49, 7, 7, *range(10, 45)], np.int32)
 
 
+def width_of(kind):
+    return 512 if stored(kind).block > 128 else 384
+
+
 @needs_compiler
-@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(k, marks=pytest.mark.slow) for k in ALL_AFFINE)], ids=name)
+@pytest.mark.parametrize("kind", [*SLOW_IF_RARE, *(pytest.param(k, marks=pytest.mark.slow) for k in ALL_AFFINE)], ids=name)
 def test_every_type(kind):
     before = library.used["q_rows", "host"]
-    w, decoded = matrix(kind, 50, 384)
+    width = width_of(kind)
+    w, decoded = matrix(kind, 50, width)
     for ids in (IDS, IDS[:1], IDS[:6].reshape(2, 3), IDS.astype(np.uint32)):
-        rows = q_rows.apply(mx.array(ids), w, kind, 384)
-        assert rows.shape == (*ids.shape, 384)
+        rows = q_rows.apply(mx.array(ids), w, kind, width)
+        assert rows.shape == (*ids.shape, width)
         np.testing.assert_allclose(
             np.array(rows), decoded[ids], rtol=2e-7, atol=5e-7
         )  # one rounding: code * scale + offset is fused
@@ -37,9 +42,9 @@ def test_16_bit_results(dtype, tolerance):
 
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_twin(kind):
-    w, decoded = matrix(kind, 50, 384)
+    w, decoded = matrix(kind, 50, width_of(kind))
     np.testing.assert_allclose(
-        np.array(q_rows.reference(mx.array(IDS), w, kind, 384)), decoded[IDS], rtol=2e-7, atol=5e-7
+        np.array(q_rows.reference(mx.array(IDS), w, kind, width_of(kind))), decoded[IDS], rtol=2e-7, atol=5e-7
     )
 
 
@@ -56,17 +61,18 @@ def test_ids_outside_are_taken_to_the_nearest_row():
 @needs_compiler
 @pytest.mark.parametrize("form", [None, *(pytest.param(f, marks=pytest.mark.slow) for f in FORMS)])
 def test_no_index_outside(form):
-    for kind in ("Q4_0", "F16", affine(5, 128)):
-        w, decoded = matrix(kind, 50, 384)
+    for kind in ("Q4_0", "F16", affine(5, 128), "Q4_K", "MXFP4", *(("Q3_K", "TQ1_0", "IQ3_S") if form else ())):
+        width = width_of(kind)
+        w, decoded = matrix(kind, 50, width)
         k = q_rows.kernel(kind, on="host", checked=True, flags=FORMS.get(form, ()))
-        (rows,) = k([*w, mx.array(IDS)], [(len(IDS), 384)], (2, 3, 1), (len(IDS), 50, 384, 3))
+        (rows,) = k([*stored(kind).inputs(w), mx.array(IDS)], [(len(IDS), width)], (2, 3, 1), (len(IDS), 50, width, 3))
         np.testing.assert_allclose(np.array(rows), decoded[IDS], rtol=2e-7, atol=5e-7)
 
 
 def gate(kind, width):
     w, decoded = matrix(kind, 50, width)
     k = q_rows.kernel(kind, on="metal", sgs=2)
-    return Gate(k, [*w, mx.array(IDS)], [(len(IDS), width)], (2, 2, 1), (len(IDS), 50, width, 2)), decoded[IDS]
+    return Gate(k, [*stored(kind).inputs(w), mx.array(IDS)], [(len(IDS), width)], (2, 2, 1), (len(IDS), 50, width, 2)), decoded[IDS]
 
 
 @needs_simulator

@@ -7,11 +7,12 @@
 struct scaling { vfloat scale, offset; };
 
 inline scaling k_scales(dptr<const uint> w, vlane lane) {                 // those of each lane's weights
-    uint dm = w[0], a = w[1], b = w[2], c = w[3];
+    vuint dm = w[0], a = w[1], b = w[2], c = w[3];
     vint j = vint(lane) / 4;
-    vuint at = vuint(j % 4 * 8), scales = select(vuint(K_FIRST(a)), vuint(K_OTHERS(c, a)), j >= 4) >> at;
-    vuint minima = select(vuint(K_FIRST(b)), vuint(K_OTHERS(c >> 4, b)), j >= 4) >> at;
-    return scaling{number(scales & 255u) * half_lo(dm), number(minima & 255u) * -half_hi(dm)};
+    vuint at = vuint(j % 4 * 8), top = vuint(j % 4 * 8 + 2), low = vuint(j % 4 * 8 + 4);
+    vuint scales = select(a >> at & 63u, (c >> at & 15u) | (a >> top & 48u), j >= 4);
+    vuint minima = select(b >> at & 63u, (c >> low & 15u) | (b >> top & 48u), j >= 4);
+    return scaling{number(scales) * half_lo(dm), -(number(minima) * half_hi(dm))};
 }
 inline scaling k_scales(vuint4 front, int j) {                            // number j of each lane's block
     vuint scales, minima;

@@ -50,7 +50,7 @@ class Block:
     block_size = 1     # weights in a block
     type_size = 1      # bytes in a block
     affine_bits = None  # where `to_affine` exists: bits of a code in MLX's affine format with groups of 32
-    affine_halves = True  # whether the scales and offsets of that form are fp16 numbers, as the file has them
+    affine_halves = True  # whether its scales and offsets are those of the file: fp16 numbers, of 32 weights
     float_dtype = None  # name of the MLX dtype where the bytes are plain floats
     scales_at = ()      # bytes of a block where its fp16 scales and minima lie
 

@@ -11,7 +11,7 @@ from .block import Block, Numbers, half, pack, scale
 
 class TQ1_0(Block):
     name, number, block_size, type_size = "TQ1_0", 34, 256, 54
-    affine_bits = 2
+    affine_bits, affine_halves = 2, False
     scales_at = (52,)
 
     @classmethod
