@@ -1,20 +1,21 @@
 // Paged decode attention: up to NT new tokens of a sequence, GR query heads of one KV head, over a part of its pages.
-// Built with a header of formats/, then QTYPE, KVTYPE, G (query heads a KV head), GR (of them here), NT, SGS;
-// SCALE; SINKS, SPLIT (0 or 1); VJ (values of a word of V that are summed at once), V_PERIOD (lcm of 32 and V_WORDS),
+// Built with the headers of a page format, then QTYPE, KVTYPE, G (query heads a KV head), GR (of them here), NT, SGS;
+// SCALE; SINKS, SPLIT (0 or 1); VJ (numbers of a group of V that are summed at once), V_PERIOD (lcm of 32 and V_UNITS),
 // MEMORY (floats of threadgroup memory of a SIMD-group). A token attends to earlier pages as stored, and to its own
 // page's plain tokens exactly.
 //   SPLIT 0   one unit owns all pages and writes out[row][head]
 //   SPLIT 1   unit u owns `per` pages and writes part[u] and lse[u] (log2-sum-exp) of its row, for merge
 // A unit is a SIMD-group. Grid: x units / SGS, y KV heads * (G / GR) * blocks of NT tokens, z sequences.
 #define ROWS (NT * GR)                                    // query rows: token r / GR, head r % GR
-#define K_WORDS (DK / K_PER)
-#define TOKENS (V_PERIOD / V_WORDS)                       // the fewest tokens whose words of V fill lines of 32
+#ifndef K_HIGH                                            // channels of K that are halves, before the codes
+#define K_HIGH 0
+#endif
+#define K_GROUPS ((DK - K_HIGH) / K_PER)
+#define TOKENS (V_PERIOD / V_UNITS)                       // the fewest tokens whose groups of V fill lines of 32
 #define LINES (V_PERIOD / 32)
 #define LOWEST -1e30f                                     // below any score, and finite
-#if defined(K_UNIT) || defined(K_PAGE)                    // q is kept in units of the codes as well
-#define CODED 1
-#else
-#define CODED 0
+#if K_PAGE || defined(K_MEAN)                             // what every score of a page gets more
+#define K_BIAS
 #endif
 #ifndef S_UNIT
 #define S_UNIT 1.0f
@@ -27,12 +28,12 @@
 #endif
 #define QUERY (ROWS * DK)                                 // floats of q, as it is
 #define WIDE (32 * BLOCKS)                                // probabilities of a row
-#define CODES (CODED ? QUERY : 0)                         // and in units of the codes
+#define CODES (K_PAGE ? QUERY : 0)                        // and in units of a page's codes
 
 struct state {                                            // of the softmax so far
     vfloat acc[ROWS][LINES][V_PER], l[ROWS];
-#ifdef V_TOKEN
-    vfloat zero[ROWS];
+#ifdef V_OFFSET
+    vfloat offset[ROWS];
 #endif
     float m[ROWS];
 };
@@ -54,8 +55,8 @@ inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane
             float f = exp2(a.m[r] - top);
             a.m[r] = top;
             a.l[r] = a.l[r] * f;
-#ifdef V_TOKEN
-            a.zero[r] = a.zero[r] * f;
+#ifdef V_OFFSET
+            a.offset[r] = a.offset[r] * f;
 #endif
             UNROLL for (int i = 0; i < LINES; ++i)
                 UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = a.acc[r][i][j] * f;
@@ -73,36 +74,61 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
                         vlane lane, place at, int page) {
     scores x;
     UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int b = 0; b < BLOCKS; ++b) x.s[r][b] = 0.0f;
-#ifdef K_PAGE
-    vfloat bias[ROWS];
+#ifdef K_BIAS
+    vfloat bias[ROWS];                                    // its lanes are summed
     UNROLL for (int r = 0; r < ROWS; ++r) bias[r] = 0.0f;
-    for (int d = 0; d < DK; d += 32) {
-        vuint factors = k_factors(rec, lane, d);
+#endif
+#if K_PAGE
+    for (int d = 0; d < DK; d += 32)
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            vfloat x = ld(qs, lane + (r * DK + d), first(lane, DK - d));
-            st(qs, lane + (QUERY + r * DK + d), k_query(x, factors, bias[r], lane), first(lane, DK - d));
+            vfloat q = k_query(rec, qs + r * DK, d, bias[r], lane);
+            st(qs, lane + (QUERY + r * DK + d), q, first(lane, DK - d));
         }
-    }
     SG_BARRIER;
 #endif
+#ifdef K_MEAN
+    for (int d = 0; d < DK; d += 32) {
+        vfloat mean = k_mean(rec, lane, d);
+        UNROLL for (int r = 0; r < ROWS; ++r) bias[r] += mean * vfloat(ld(qs, lane + (r * DK + d), first(lane, DK - d)));
+    }
+#endif
     tptr<float> codes = qs + CODES;
-    for (int w = 0; w < K_WORDS; ++w) {
-        vuint k[BLOCKS];
-        prefetch(next + (AT_K + w * PAGE), PAGE);
-        UNROLL for (int b = 0; b < BLOCKS; ++b) k[b] = ld(rec, lane + (AT_K + w * PAGE + 32 * b), first(lane, BLOCK));
+#if K_HIGH
+    for (int w = 0; w < K_HIGH / 2; ++w) {
+        prefetch(next + (AT_HIGH + w * PAGE), PAGE);
+        UNROLL for (int b = 0; b < BLOCKS; ++b) {
+            vuint pair = ld(rec, lane + (AT_HIGH + w * PAGE + 32 * b), first(lane, BLOCK));
+            vfloat low = half_lo(pair), high = half_hi(pair);
+            UNROLL for (int r = 0; r < ROWS; ++r)
+                x.s[r][b] += low * codes[r * DK + 2 * w] + high * codes[r * DK + 2 * w + 1];
+        }
+    }
+#endif
+    for (int g = 0; g < K_GROUPS; ++g) {
+        vuint k[BLOCKS][K_LOADS];
+        int at = AT_K + g * (K_LOADS * PAGE);
+        prefetch(next + at, K_LOADS * PAGE);
+        UNROLL for (int b = 0; b < BLOCKS; ++b)
+            UNROLL for (int i = 0; i < K_LOADS; ++i) k[b][i] = ld(rec, lane + (at + i * PAGE + 32 * b), first(lane, BLOCK));
         UNROLL for (int j = 0; j < K_PER; ++j) {
             vfloat code[BLOCKS];
             UNROLL for (int b = 0; b < BLOCKS; ++b) code[b] = K_CODE(k[b], j);
             UNROLL for (int r = 0; r < ROWS; ++r) {
-                float q = codes[r * DK + w * K_PER + j];
+                float q = codes[r * DK + K_HIGH + g * K_PER + j];
                 UNROLL for (int b = 0; b < BLOCKS; ++b) x.s[r][b] += code[b] * q;
             }
         }
     }
+#ifdef K_TOKEN
+    UNROLL for (int b = 0; b < BLOCKS; ++b) {
+        vfloat scale = k_scale(rec, lane, 32 * b);
+        UNROLL for (int r = 0; r < ROWS; ++r) x.s[r][b] = x.s[r][b] * scale;
+    }
+#endif
     bool edge = BLOCK < 32 || page * PAGE <= at.p1 - at.window || (page + 1) * PAGE > at.p0;
     UNROLL for (int r = 0; r < ROWS; ++r) {
         int p = at.p0 + r / GR, end = p / PAGE > page ? (page + 1) * PAGE : 0;
-#ifdef K_PAGE
+#ifdef K_BIAS
         float more = simd_sum(bias[r]);
 #else
         float more = 0.0f;
@@ -115,10 +141,12 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     soften(a, x, ps, lane, BLOCKS);
 #ifdef V_TOKEN
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
-        vuint factors = v_factors(rec, lane, 32 * b);
-        vfloat scale = v_scale(factors), zero = v_zero(factors);
+        V_TOKEN factors = v_factors(rec, lane, 32 * b);
+        vfloat scale = v_scale(factors);
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            a.zero[r] += x.s[r][b] * zero;
+#ifdef V_OFFSET
+            a.offset[r] += x.s[r][b] * v_offset(factors);
+#endif
             x.s[r][b] = x.s[r][b] * scale;
             ps[lane + (r * WIDE + 32 * b)] = x.s[r][b] * P_UNIT;
         }
@@ -126,13 +154,15 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
 #endif
     SG_BARRIER;
     UNROLL for (int i = 0; i < LINES; ++i)
-        UNROLL for (int j0 = 0; j0 < V_PER; j0 += VJ) {   // so many of a word's values that the sums stay in registers
+        UNROLL for (int j0 = 0; j0 < V_PER; j0 += VJ) {   // so many of a group's numbers that the sums stay in registers
             vfloat sums[ROWS][VJ];
             UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] = a.acc[r][i][j0 + j];
 #if TOKENS == 1
             for (int t = 0; t < PAGE; ++t) {
-                vuint v = rec[lane + (AT_V + t * V_WORDS + 32 * i)];
-                prefetch(next + (AT_V + t * V_WORDS + 32 * i), 32);
+                vuint v[V_LOADS];
+                int at = AT_V + (t * V_UNITS + 32 * i) * V_LOADS;
+                UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
+                prefetch(next + at, 32 * V_LOADS);
                 vfloat code[VJ];
                 UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
                 UNROLL for (int r = 0; r < ROWS; ++r) {
@@ -141,13 +171,15 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
                 }
             }
 #else
-            vint own = (vint(lane) + 32 * i) / V_WORDS;   // the token of these, whose words this lane has
+            vint own = (vint(lane) + 32 * i) / V_UNITS;   // the token of these, whose group this lane has
             for (int b = 0; b < BLOCKS; ++b) {
                 vfloat weights[ROWS];
                 UNROLL for (int r = 0; r < ROWS; ++r) weights[r] = ps[lane + (r * WIDE + 32 * b)];
                 for (int t = 0; t < BLOCK; t += TOKENS) {
-                    vuint v = rec[lane + (AT_V + (32 * b + t) * V_WORDS + 32 * i)];
-                    prefetch(next + (AT_V + (32 * b + t) * V_WORDS + 32 * i), 32);
+                    vuint v[V_LOADS];
+                    int at = AT_V + ((32 * b + t) * V_UNITS + 32 * i) * V_LOADS;
+                    UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
+                    prefetch(next + at, 32 * V_LOADS);
                     vfloat code[VJ];
                     UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
                     UNROLL for (int r = 0; r < ROWS; ++r) {
@@ -179,13 +211,13 @@ inline void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYP
     }
     soften(a, x, ps, lane, 1);
     SG_BARRIER;
-    UNROLL for (int i = 0; i < V_COLUMNS; ++i)            // the first token's words of LINES lines hold them
+    UNROLL for (int i = 0; i < V_COLUMNS; ++i)            // the first token's groups of LINES lines hold them
         UNROLL for (int j = 0; j < V_PER; ++j) {
             vfloat sums[ROWS];
             UNROLL for (int r = 0; r < ROWS; ++r) sums[r] = 0.0f;
             for (int t = 0; t < n; ++t) {
                 vfloat c = ld(v, spread<32, 0, V_PER>(lane) + (t * kv_heads * DV + 32 * i * V_PER + j),
-                              first(lane, V_WORDS - 32 * i));
+                              first(lane, V_UNITS - 32 * i));
                 UNROLL for (int r = 0; r < ROWS; ++r) sums[r] += c * ps[r * WIDE + t];
             }
             UNROLL for (int r = 0; r < ROWS; ++r) a.acc[r][i][j] += sums[r] * (1.0f / (V_UNIT(j) * P_UNIT));
@@ -193,28 +225,54 @@ inline void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYP
     SG_BARRIER;
 }
 
+// From plain tokens to stored pages: q and the sums over V as these have them.
+inline void enter_pages(thread state& a, tptr<float> qs, vlane lane) {
+#if K_STAGES
+    UNROLL for (int r = 0; r < ROWS; ++r) rotate_key(qs + r * DK, lane);
+#endif
+#ifdef K_UNIT
+    for (int i = 0; i < QUERY; i += 32) {
+        vfloat x = ld(qs, lane + i, first(lane, QUERY - i));
+        st(qs, lane + i, x * K_UNIT, first(lane, QUERY - i));
+    }
+#endif
+    SG_BARRIER;
+#if V_STAGES
+    UNROLL for (int r = 0; r < ROWS; ++r) {
+        token x;
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) x.v[i][j] = a.acc[r][i][j];
+        hadamard<V_STAGES>(x, lane);
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = x.v[i][j];
+    }
+#endif
+}
+
 // y[0 .. DV) of one row: its sums over V, times f, and more. buffer: LINES * V_PER * 32 floats.
 template <typename Y> inline void write_row(Y y, thread const state& a, int r, tptr<float> buffer, vlane lane, float f,
                                             float more) {
+    token x;
 #if TOKENS == 1
-    UNROLL for (int i = 0; i < LINES; ++i)
-        UNROLL for (int j = 0; j < V_PER; ++j)
-            st(y, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), (a.acc[r][i][j] * V_UNIT(j) + more) * f,
-               first(lane, 32));
+    UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) x.v[i][j] = a.acc[r][i][j];
 #else
     UNROLL for (int j = 0; j < V_PER; ++j)
         UNROLL for (int i = 0; i < LINES; ++i) buffer[lane + (j * LINES + i) * 32] = a.acc[r][i][j];
     SG_BARRIER;
     UNROLL for (int j = 0; j < V_PER; ++j)
         UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
-            vfloat sum = 0.0f;
+            x.v[i][j] = 0.0f;
             for (int t = 0; t < TOKENS; ++t)
-                sum += ld(buffer, lane + (j * LINES * 32 + t * V_WORDS + 32 * i), first(lane, V_WORDS - 32 * i));
-            st(y, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), (sum * V_UNIT(j) + more) * f,
-               first(lane, V_WORDS - 32 * i));
+                x.v[i][j] += ld(buffer, lane + (j * LINES * 32 + t * V_UNITS + 32 * i), first(lane, V_UNITS - 32 * i));
         }
     SG_BARRIER;
 #endif
+    UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+        UNROLL for (int j = 0; j < V_PER; ++j) x.v[i][j] = (x.v[i][j] * V_UNIT(j) + more) * f;
+#if V_STAGES
+    hadamard<V_STAGES>(x, lane);
+#endif
+    UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+        UNROLL for (int j = 0; j < V_PER; ++j)
+            st(y, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), x.v[i][j], first(lane, V_UNITS - 32 * i));
 }
 
 KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> sequences, dptr<const QTYPE> q,
@@ -246,8 +304,8 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
             UNROLL for (int r = 0; r < ROWS; ++r) {
                 a.m[r] = LOWEST;
                 a.l[r] = 0.0f;
-#ifdef V_TOKEN
-                a.zero[r] = 0.0f;
+#ifdef V_OFFSET
+                a.offset[r] = 0.0f;
 #endif
                 UNROLL for (int i = 0; i < LINES; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = 0.0f;
                 int row = (s.row + token0 + min(r / GR, tokens - 1)) * (kv_heads * G) + at.head + r % GR;
@@ -275,15 +333,7 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
                     plain_tokens(a, k + row * DK, v + row * DV, qs, ps, lane, at, p, min(32, at.p1 + 1 - p), kv_heads);
                 }
             }
-#if CODED
-#ifndef K_PAGE
-            for (int i = 0; i < QUERY; i += 32) {
-                vfloat x = ld(qs, lane + i, first(lane, QUERY - i));
-                st(qs, lane + (QUERY + i), x * K_UNIT, first(lane, QUERY - i));
-            }
-            SG_BARRIER;
-#endif
-#endif
+            enter_pages(a, qs, lane);
             dptr<const int> pages = table + tg.z * wide;
             dptr<const uint> rec = records;
             if (from < to) rec = records + record_at(pages[from], kv_heads, at.h);
@@ -295,8 +345,8 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
             }
             UNROLL for (int r = 0; r < ROWS; ++r) {
                 float sum = simd_sum(a.l[r]), f = sum > 0.0f ? 1.0f / sum : 0.0f;
-#ifdef V_TOKEN
-                float more = simd_sum(a.zero[r]);
+#ifdef V_OFFSET
+                float more = simd_sum(a.offset[r]);
 #else
                 float more = 0.0f;
 #endif

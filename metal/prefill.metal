@@ -1,29 +1,59 @@
 // Paged attention of chunks: a tile of SGS * M query rows (row = token * G + query head) of one KV head, over all that
 // it sees, 32 tokens a visit: stored pages that lie before its tokens' own, then those of the tail, then new ones.
-// Built with a header of formats/, then QTYPE, KVTYPE, G, M, SGS; SCALE; SINKS (0 or 1);
-//   Q_PACKED 1  q is float [KV heads][tokens * G][DK], scaled by SCALE * log2(e), with SGS * M spare rows at its end
+// Built with the headers of a page format, then QTYPE, KVTYPE, G, M, SGS; SCALE; SINKS (0 or 1);
+//   Q_PACKED 1  q is float [KV heads][tokens * G][DK], scaled by SCALE * log2(e), where K_STAGES once more and rotated,
+//               and SGS * M spare rows at its end
 //   Q_PACKED 0  q is QTYPE [tokens][heads][DK]: a tile is scaled and packed in threadgroup memory
 //   ONE 1       K and V of a visit lie side by side: 2 barriers a visit
 //   ONE 0       K in parts of KC channels, then V in parts of VT tokens, in the same place
 // Grid: x tiles of the longest sequence, y KV heads, z sequences. Threadgroup memory: AT_P + SGS * M * 32 floats.
 #define DVP ((DV + 31) / 32 * 32)
 #define LOWEST -1e30f                                     // below any score, and finite
-#define AT_KV (Q_PACKED ? 0 : SGS * M * DK)
+#define TILE (SGS * M * DK)                               // floats of a tile of queries
+#define AT_KV (Q_PACKED ? 0 : K_STAGES ? 2 * TILE : TILE) // plain ones, and rotated ones
+#define MIX (V_STAGES && (DV & (DV - 1)) != 0)            // rotated in blocks: V's columns stay in their own order
+#ifndef K_HIGH                                            // channels of K that are halves, before the codes
+#define K_HIGH 0
+#endif
+#ifndef K_ORDER                                           // the channel at a place
+#define K_ORDER(rec, i) (i)
+#endif
 #define KV_V (ONE ? DK * 32 : 0)                          // K is [channel][32 tokens]; V [token][DVP], see `place`
 #define AT_P (AT_KV + (ONE ? DK * 32 + 32 * DVP : KC * 32 > VT * DVP ? KC * 32 : VT * DVP))
 
-struct outputs { tile<M> t[DVP / 32]; };                  // columns in the order that words give: j * V_WORDS + word
+struct outputs { tile<M> t[DVP / 32]; };                  // columns as groups give them, j * V_UNITS + group, or as they are
 // Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else in k and v.
 struct visit { int base, n, page; dptr<const uint> rec; dptr<const KVTYPE> k, v; int stride; };
 
+// The K of one channel of a visit, to kv, where it is of the part that begins at channel `from`.
+inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloat value) {
+    int c = channel - from;
+    if (c >= 0 && c < KC) kv[lane + c * 32] = value;
+}
 // Channels from .. from + KC of K, to kv.
 inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
     if (x.page >= 0) {
-        for (int w = sg; w < KC / K_PER; w += SGS) {
-            int d = from + w * K_PER;
-            vuint word = ld(x.rec, lane + (AT_K + d / K_PER * PAGE + x.base % PAGE), first(lane, BLOCK));
-            UNROLL for (int j = 0; j < K_PER; ++j)
-                kv[lane + (w * K_PER + j) * 32] = K_VALUE(x.rec, K_CODE(word, j), d + j, j);
+        int t = x.base % PAGE;
+#if K_HIGH
+        for (int w = sg; w < K_HIGH / 2; w += SGS) {
+            vuint pair = ld(x.rec, lane + (AT_HIGH + w * PAGE + t), first(lane, BLOCK));
+            put_channel(kv, lane, K_ORDER(x.rec, 2 * w), from, half_lo(pair));
+            put_channel(kv, lane, K_ORDER(x.rec, 2 * w + 1), from, half_hi(pair));
+        }
+#endif
+#ifdef K_TOKEN
+        vfloat unit = k_scale(x.rec, lane, t);
+#endif
+        int begin = K_HIGH ? 0 : from / K_PER, end = K_HIGH ? (DK - K_HIGH) / K_PER : (from + KC) / K_PER;
+        for (int g = begin + sg; g < end; g += SGS) {
+            vuint w[K_LOADS];
+            UNROLL for (int i = 0; i < K_LOADS; ++i)
+                w[i] = ld(x.rec, lane + (AT_K + (g * K_LOADS + i) * PAGE + t), first(lane, BLOCK));
+            UNROLL for (int j = 0; j < K_PER; ++j) {
+                int place = K_HIGH + g * K_PER + j;
+                vfloat value = K_VALUE(x.rec, K_CODE(w, j), place, j, unit);
+                put_channel(kv, lane, K_ORDER(x.rec, place), from, value);
+            }
         }
     } else {
         for (int d = sg * 4; d < KC; d += SGS * 4) {
@@ -39,21 +69,39 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
 inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from, int to) {
     for (int t = from + sg; t < to; t += SGS) {
         tptr<float> row = kv + (t - from) * DVP;
-        UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
-            if (x.page >= 0) {
-                int token = x.base % PAGE + t;
-                vuint word = ld(x.rec, lane + (AT_V + token * V_WORDS + 32 * i), first(lane, V_WORDS - 32 * i));
-                UNROLL for (int j = 0; j < V_PER; ++j)
-                    st(row, lane + (j * V_WORDS + 32 * i), V_VALUE(x.rec, V_CODE(word, j), token, j),
-                       first(lane, V_WORDS - 32 * i));
-            } else {
+        token y;
+        if (x.page >= 0) {
+            int own = x.base % PAGE + t;
+            UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
+                vuint w[V_LOADS];
+#if V_LOADS == 1
+                w[0] = ld(x.rec, lane + (AT_V + own * V_UNITS + 32 * i), first(lane, V_UNITS - 32 * i));
+#else
+                vint unit = vint(lane) + (own * V_UNITS + 32 * i), at = unit / 32 * (32 * V_LOADS) + unit % 32;
+                UNROLL for (int n = 0; n < V_LOADS; ++n)
+                    w[n] = ld(x.rec, at + (AT_V + 32 * n), first(lane, V_UNITS - 32 * i));
+#endif
+                UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = V_VALUE(x.rec, V_CODE(w, j), own, j);
+            }
+        } else {
+            UNROLL for (int i = 0; i < V_COLUMNS; ++i)
                 UNROLL for (int j = 0; j < V_PER; ++j) {
                     int at = t * x.stride * DV + 32 * i * V_PER + j;
-                    vfloat c = ld(x.v, spread<32, 0, V_PER>(lane) + at, first(lane, t < x.n ? V_WORDS - 32 * i : 0));
-                    st(row, lane + (j * V_WORDS + 32 * i), c, first(lane, V_WORDS - 32 * i));
+                    y.v[i][j] = vfloat(ld(x.v, spread<32, 0, V_PER>(lane) + at,
+                                          first(lane, t < x.n ? V_UNITS - 32 * i : 0)));
                 }
-            }
+#if V_STAGES
+            hadamard<V_STAGES>(y, lane);
+#endif
         }
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+            UNROLL for (int j = 0; j < V_PER; ++j) {
+#if MIX
+                st(row, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), y.v[i][j], first(lane, V_UNITS - 32 * i));
+#else
+                st(row, lane + (j * V_UNITS + 32 * i), y.v[i][j], first(lane, V_UNITS - 32 * i));
+#endif
+            }
         if (DVP > DV) st(row, lane + DV, vfloat(0.0f), first(lane, DVP - DV));
     }
 }
@@ -92,6 +140,13 @@ inline void soften(thread const visit& x, thread outputs& o, thread vfloat& top,
     SG_BARRIER;
 }
 
+// Columns 32 c .. 32 c + 31 of a tile's row to where they belong in out.
+inline void put_row(dptr<OTYPE> out, sequence s, vlane lane, int row, int rows, int kv_heads, int h, int c, vfloat y) {
+    int to = ((s.out + row / G) * kv_heads + h) * G + row % G;
+    vint at = vint(lane) + 32 * c, d = MIX ? at : at % V_UNITS * V_PER + at / V_UNITS;
+    if (row < rows) st(out + to * DV, d, y, first(lane, DV - 32 * c));
+}
+
 KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> sequences, dptr<const QTYPE> q,
                dptr<const KVTYPE> k_tail, dptr<const KVTYPE> v_tail, dptr<const KVTYPE> k, dptr<const KVTYPE> v,
 #if SINKS
@@ -125,7 +180,14 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
                     int at = ((s.row + (mine + r) / G) * kv_heads + h) * G + (mine + r) % G;
                     vfloat x = ld(q, lane + (n ? at * DK + d : 0), first(lane, n));
                     st(shared, lane + ((sg * M + r) * DK + d), x * (SCALE * LOG2E), first(lane, DK - d));
+#if K_STAGES
+                    st(shared, lane + (TILE + (sg * M + r) * DK + d), x * (SCALE * LOG2E), first(lane, DK - d));
+#endif
                 }
+#if K_STAGES
+            SG_BARRIER;
+            for (int r = 0; r < M; ++r) rotate_key(shared + (TILE + (sg * M + r) * DK), lane);
+#endif
 #endif
         }
         tptr<float> kv = shared + AT_KV;
@@ -166,10 +228,12 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
                 SIMDGROUPS {
                     tptr<float> p = shared + (AT_P + sg * M * 32);
                     if (c == 0) fill(scores[MINE], 0.0f);
+                    bool rotated = K_STAGES && x.page >= 0;
 #if Q_PACKED
-                    mma(scores[MINE], q + ((h * tokens + s.row) * G + row0 + sg * M) * DK + c, DK, kv, KC, 32);
+                    int at = ((h + (rotated ? kv_heads : 0)) * tokens + s.row) * G + row0 + sg * M;
+                    mma(scores[MINE], q + (at * DK + c), DK, kv, KC, 32);
 #else
-                    mma(scores[MINE], shared + (sg * M * DK + c), DK, kv, KC, 32);
+                    mma(scores[MINE], shared + ((rotated ? TILE : 0) + sg * M * DK + c), DK, kv, KC, 32);
 #endif
                     if (c + KC == DK) {
                         store(scores[MINE], p, 32);
@@ -197,17 +261,30 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
         SIMDGROUPS {
             tptr<float> p = shared + (AT_P + sg * M * 32);
             vfloat f = select(vfloat(0.0f), 1.0f / max(sum[MINE], vfloat(1e-30f)), sum[MINE] > 0.0f);
+#if V_STAGES
+            numbers<DVP / 32, 1> rows_of[M];
+#endif
             UNROLL for (int c = 0; c < DVP / 32; ++c) {
                 scale_rows(o[MINE].t[c], f, lane);
                 SG_BARRIER;
                 store(o[MINE].t[c], p, 32);
                 SG_BARRIER;
-                vint at = vint(lane) + 32 * c, d = at % V_WORDS * V_PER + at / V_WORDS;
+#if V_STAGES
+                UNROLL for (int r = 0; r < M; ++r) rows_of[r].v[c][0] = p[lane + r * 32];
+#else
                 for (int r = 0; r < M; ++r) {
-                    int row = row0 + sg * M + r, to = ((s.out + row / G) * kv_heads + h) * G + row % G;
-                    if (row < rows) st(out + to * DV, d, p[lane + r * 32], first(lane, DV - 32 * c));
+                    vfloat y = p[lane + r * 32];
+                    put_row(out, s, lane, row0 + sg * M + r, rows, kv_heads, h, c, y);
                 }
+#endif
             }
+#if V_STAGES
+            UNROLL for (int r = 0; r < M; ++r) {          // the order of columns does not matter where all are rotated
+                hadamard<V_STAGES>(rows_of[r], lane);
+                UNROLL for (int c = 0; c < DVP / 32; ++c)
+                    put_row(out, s, lane, row0 + sg * M + r, rows, kv_heads, h, c, rows_of[r].v[c][0]);
+            }
+#endif
         }
     }
 }

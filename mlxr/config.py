@@ -17,7 +17,8 @@ class EngineConfig:
     token_budget:  tokens computed in one step at most; prefill is cut into chunks to keep to it.
     max_batch:     sequences that run at the same time at most (one tail slot each).
     dtype:         of activations and unquantized weights; None: as stored on a GPU, float32 on a CPU.
-    kv:            page format (`f16`, `bf16`, `f32`, `q8`).
+    kv:            page format: a name (`f16`, `bf16`, `f32`, `q8`, `q6`, `q4`, `k8v4`, `a4`, `mixed`), `k:q8,v:q4`, with
+                   options as in `mixed:ratio=0.5,low=4`, and `skip=0:2,-2:` for layers in f16 (see pages/spec.py).
     context:       tokens in one sequence at most; None: the model's own limit.
     pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
     prefix_cache:  requests share the pages of equal beginnings. Models with a recurrent state cannot.

@@ -16,8 +16,9 @@ from .models.fusion import fuse
 from .models.modes import GATHERED, PAGED, REFUSED, mode_of, settle
 from .models.stored import kinds_in
 from .output import StopWatch, StreamChunk, TokenLogprob
-from .pages.formats import page_format
+from .pages.format import effective_bits
 from .pages.pool import PagePool
+from .pages.spec import parse_kv
 from .rehearsal import kernels_of
 from .runner import Runner
 from .scheduler import Scheduler
@@ -50,7 +51,7 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     Raises MlxrError subclasses when the model cannot be found, read or run.
     """
     path = locate(model, progress=progress is not None)
-    page_format(config.kv)                       # a wrong name is told before gigabytes are read
+    parse_kv(config.kv)                          # a wrong name is told before gigabytes are read
     checkpoint = open_checkpoint(path)
     architecture = zoo.architecture_name(checkpoint.config)
     mode, note = mode_of(architecture)
@@ -80,15 +81,17 @@ class Engine:
     def __init__(self, model, model_config, tokenizer, config, mode=PAGED, name=""):
         self.model, self.tokenizer, self.config, self.mode, self.name = model, tokenizer, config, mode, name
         self.model_config, self.architecture = model_config, zoo.architecture_name(model_config)
-        self.format = page_format(config.kv)
+        self.kv = parse_kv(config.kv)
+        self.format = self.kv.format
         seam.install()
         with library.rehearsal():                # a graph that is never computed needs no compiled kernels
             shape = seam.probe(model)
         self.specs, self.vocabulary, self.dtype, self.recurrent = shape.specs, shape.vocabulary, shape.dtype, shape.recurrent
         self.weights_bytes = _nbytes(model)
         self.context = context_limit(model_config, config.context)
-        pages = pool_pages(self.specs, self.format, config, self.context, self.weights_bytes, self.dtype)
-        self.pool = PagePool(self.specs, self.format, config.page_size, pages, self.dtype)
+        formats = self.kv.layers(sum(1 for s in self.specs if s))
+        pages = pool_pages(self.specs, formats, config, self.context, self.weights_bytes, self.dtype)
+        self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
                                    prefix_cache=config.prefix_cache and not self.recurrent)
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
@@ -240,13 +243,15 @@ class Engine:
             "model": self.name, "architecture": self.architecture, "mode": self.mode,
             "backend": library.backend(), "kernels": self._kernels_text(),
             **({"threads": host_call.threads()} if library.backend() == "host" else {}),
-            "page_format": self.format.name, "page_size": config.page_size, "pages": self.pool.pages,
+            "page_format": self.kv.text, "kv_bits": effective_bits(heads, self.pool.formats, config.page_size),
+            "kv_bits_with_tail": effective_bits(heads, self.pool.formats, config.page_size, self.context, self.dtype),
+            "page_size": config.page_size, "pages": self.pool.pages,
             "dtype": str(self.dtype).removeprefix("mlx.core."), "context": self.context,
             "layers": len(heads), "recurrent": self.recurrent,
             "weights_bytes": self.weights_bytes, "pool_bytes": sum(x.records.nbytes for x in self.pool.layers),
             "tail_bytes": tail_bytes(heads, config.page_size, self.pool.slots, self.dtype),
-            "page_bytes": page_bytes(heads, self.format, config.page_size),
-            "kv_bytes_per_token": token_bytes(heads, self.format, config.page_size),
+            "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
+            "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),
         }
 
     def stats(self):

@@ -8,7 +8,8 @@ from .memory import token_bytes
 from .models import seam, zoo
 from .models.build import make_model
 from .models.modes import mode_of
-from .pages.formats import page_format
+from .pages.format import effective_bits
+from .pages.spec import parse_kv
 from .weights.checkpoint import open_checkpoint
 from .weights.locate import locate
 
@@ -20,7 +21,7 @@ def inspect_model(name, kv="f16", page_size=64):
 
     Raises ConfigError for a page format or size that there is not, and what finding and reading a model raises.
     """
-    page = page_format(EngineConfig(kv=kv, page_size=page_size).kv)
+    spec = parse_kv(EngineConfig(kv=kv, page_size=page_size).kv)
     checkpoint = open_checkpoint(locate(name))
     config = checkpoint.config
     architecture = zoo.architecture_name(config)
@@ -30,9 +31,10 @@ def inspect_model(name, kv="f16", page_size=64):
     seam.install()
     shape = seam.probe(make_model(config))
     specs = [s for s in shape.specs if s]
+    formats = spec.layers(len(specs))
     text = {**config, **config.get("text_config", {})}
     heads = next((text[n] for n in _HEADS if isinstance(text.get(n), int)), specs[0].kv_heads if specs else 0)
-    per_token = token_bytes(specs, page, page_size)
+    per_token = token_bytes(specs, formats, page_size)
     wide = [seam.LayerSpec(heads, s.dk, s.dv) for s in specs]
     parameters = _parameters(checkpoint, config)
     return {
@@ -43,7 +45,8 @@ def inspect_model(name, kv="f16", page_size=64):
         "vocabulary": shape.vocabulary, "context": context_limit(config, None), "layers": len(specs), "heads": heads,
         "kv_heads": specs[0].kv_heads if specs else 0, "head_dim": specs[0].dk if specs else 0,
         "gqa_ratio": heads / specs[0].kv_heads if specs else 0, "page_format": kv, "kv_bytes_per_token": per_token,
-        "kv_bytes_per_token_mha": token_bytes(wide, page, page_size), "recurrent": shape.recurrent, "tensors": tensors,
+        "kv_bytes_per_token_mha": token_bytes(wide, formats, page_size),
+        "kv_bits": effective_bits(specs, formats, page_size), "recurrent": shape.recurrent, "tensors": tensors,
     }
 
 

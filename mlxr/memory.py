@@ -11,14 +11,24 @@ from .errors import ConfigError
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
 
 
-def page_bytes(specs, page_format, page_size):
-    """Bytes of one page in all layers."""
-    return sum(s.kv_heads * page_format.words(page_size, s.dk, s.dv) * 4 for s in specs if s)
+def per_layer(formats, specs):
+    """[PageFormat] of the layers that store something: the list given, or the one given for each."""
+    count = sum(1 for s in specs if s)
+    formats = list(formats) if isinstance(formats, (list, tuple)) else [formats] * count
+    if len(formats) != count:
+        raise ConfigError(f"{len(formats)} page formats are given for {count} layers with a KV cache")
+    return formats
 
 
-def token_bytes(specs, page_format, page_size):
+def page_bytes(specs, formats, page_size):
+    """Bytes of one page in all layers. specs: None for a layer that stores nothing; formats: as per_layer takes them."""
+    stored = [s for s in specs if s]
+    return sum(s.kv_heads * f.words(page_size, s.dk, s.dv) * 4 for s, f in zip(stored, per_layer(formats, stored)))
+
+
+def token_bytes(specs, formats, page_size):
     """Bytes of K and V of one token in all layers, in full pages."""
-    return page_bytes(specs, page_format, page_size) / page_size
+    return page_bytes(specs, formats, page_size) / page_size
 
 
 def tail_bytes(specs, page_size, slots, dtype):
@@ -38,7 +48,7 @@ def machine_bytes():
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def pool_pages(specs, page_format, config, context, weights, dtype):
+def pool_pages(specs, formats, config, context, weights, dtype):
     """Pages that the pool gets: config.pool_bytes' worth, or enough for one full context (or pool_tokens, where that
     is less) if the machine has room.
 
@@ -46,7 +56,7 @@ def pool_pages(specs, page_format, config, context, weights, dtype):
     Raises ConfigError when the budget holds no page at all.
     """
     size = config.page_size
-    one = page_bytes(specs, page_format, size)
+    one = page_bytes(specs, formats, size)
     if not one:                       # no attention layers: pages are bookkeeping alone
         return -(-context // size) * config.max_batch
     if config.pool_bytes is not None:

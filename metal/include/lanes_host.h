@@ -84,19 +84,6 @@ LI vfloat simd_shuffle(vfloat a, vint i) {
 LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }
 LI vuint simd_shuffle(vuint a, vint i) { return as_uint(simd_shuffle(as_float(a), i)); }
 LI vint simd_shuffle(vint a, vint i) { return vint(simd_shuffle(vuint(a), i)); }
-// A table of 16 numbers, and entry i & 15 of it, each lane its own.
-LI vfloat table16(vlane, float a, float b, float c, float d, float e, float f, float g, float h, float i, float j, float k,
-                  float l, float m, float n, float o, float p) {
-    const float t[32] = {a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p};
-    vfloat r;
-    EACH r.p[k_] = read<fpart>(t + k_ * W);
-    return r;
-}
-LI vfloat lookup16(vfloat table, vuint i) {
-    vfloat r;
-    EACH r.p[k_] = lookup_part((const fpart*)table.p, i.p[k_]);
-    return r;
-}
 template <class V> LI V simd_shuffle_xor(V a, int m) { return simd_shuffle(a, iota() ^ vint(m)); }
 LI bool simd_any(vbool m) {
     ipart s = m.p[0];

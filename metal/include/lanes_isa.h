@@ -130,19 +130,6 @@ LI upart part_half(fpart v) {                                                 //
     upart r; EACH_LANE r[l_] = float_to_half(v[l_]); return r;
 #endif
 }
-LI fpart lookup_part(const fpart* t, upart i) {                               // entry i & 15 of the 16 at t
-#if LANES_AVX512
-    return (fpart)_mm512_permutexvar_ps((__m512i)i, (__m512)t[0]);
-#elif LANES_AVX2
-    return (fpart)_mm256_blendv_ps(_mm256_permutevar8x32_ps((__m256)t[0], (__m256i)i),
-                                   _mm256_permutevar8x32_ps((__m256)t[1], (__m256i)i), (__m256)(i << 28));
-#elif LANES_NEON
-    uint8x16x4_t b = {{(uint8x16_t)t[0], (uint8x16_t)t[1], (uint8x16_t)t[2], (uint8x16_t)t[3]}};
-    return (fpart)vqtbl4q_u8(b, (uint8x16_t)((i & 15u) * 0x04040404u + 0x03020100u));
-#else
-    fpart r; EACH_LANE r[l_] = ((const float*)t)[i[l_] & 15u]; return r;
-#endif
-}
 LI float add_lanes(fpart s) {
 #if LANES_AVX512
     return _mm512_reduce_add_ps((__m512)s);

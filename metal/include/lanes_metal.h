@@ -55,14 +55,6 @@ inline uint4 ld_words(const device ushort* p, int i) {
 }
 template <typename T> inline void prefetch(const device T*, int) {}       // a hint to CPUs
 
-// A table of 16 numbers, and entry i & 15 of it, each lane its own: the table lies across the lanes.
-inline float table16(int lane, float a, float b, float c, float d, float e, float f, float g, float h, float i, float j,
-                     float k, float l, float m, float n, float o, float p) {
-    const float t[16] = {a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p};
-    return t[lane & 15];
-}
-inline float lookup16(float table, uint i) { return simd_shuffle(table, ushort(i & 15u)); }
-
 inline float as_float(uint w) { return as_type<float>(w); }
 inline uint as_uint(float x) { return as_type<uint>(x); }
 inline float half_lo(uint w) { return float(as_type<half2>(w).x); }

@@ -34,8 +34,9 @@ def add_model(parser):
 def add_engine(parser):
     group = parser.add_argument_group("engine")
     group.add_argument("--kv", metavar="FORMAT", default="f16",
-                       help="page format of the KV cache: f16, bf16, f32, q8, ..., or auto: the smallest that `mlxr validate` "
-                            "accepted for this model (default: f16)")
+                       help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4 or mixed, or auto: the smallest "
+                            "that `mlxr validate` accepted for this model; k:q8,v:q4 for K and V apart; skip=0:2,-2: leaves "
+                            "layers in f16; mixed:ratio=0.5,low=4 sets options (default: f16)")
     group.add_argument("--page-size", type=int, default=64, metavar="N",
                        help="tokens in a page: 16, 32, 64, 128 (default: 64)")
     group.add_argument("--pool", type=size, metavar="SIZE",

@@ -17,13 +17,15 @@ def bytes_text(n):
 
 
 def engine_lines(info):
-    """What was built, in three lines."""
+    """What was built, in four lines."""
     threads = info.get("threads")
+    bits, with_tail = info["kv_bits"], info["kv_bits_with_tail"]
     return [f"{info['architecture']} ({info['mode']}), {info['dtype']}, weights {bytes_text(info['weights_bytes'])}",
             f"backend {info['backend']}" + (f" with {threads} thread{'s' if threads > 1 else ''}" if threads else "")
             + f", kernels {info['kernels']}",
             f"pages {info['page_format']} of {info['page_size']} tokens, pool {bytes_text(info['pool_bytes'])} "
-            f"({info['pages']} pages), {info['kv_bytes_per_token']:.0f} bytes a token"]
+            f"({info['pages']} pages), {info['kv_bytes_per_token']:.0f} bytes a token",
+            f"K and V take {bits:.2f} bits an element with their scales, {with_tail:.2f} with the plain tail of a full context"]
 
 
 def run_lines(stats, peak):

@@ -52,13 +52,12 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     """The specialisation for a shape: `tokens` new tokens of a sequence in one SIMD-group."""
     on = on or library.backend()
     group, fmt = shape.group, shape.format
-    per = 32 // fmt.bits
+    per = fmt.v.per
     period = math.lcm(32, shape.dv // per)
-    coded = fmt.coded(on)
 
     def floats(heads):   # of threadgroup memory of a SIMD-group
         rows = tokens * heads
-        return max(rows * shape.dk * (2 if coded else 1) + rows * max(32, shape.page), period * per)
+        return max(rows * shape.dk * (2 if fmt.k.own_query else 1) + rows * max(32, shape.page), period * per)
 
     heads = group
     while heads > 1 and (on == "host" and heads > MOST_ROWS or on == "metal" and 4 * floats(heads) > SHARED_BYTES):
@@ -69,9 +68,9 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     defines = shape.defines | {"G": group, "GR": heads, "NT": tokens, "SGS": sgs, "SPLIT": int(split), "VJ": at_once,
                                "V_PERIOD": period, "MEMORY": floats(heads)}
     outputs = [("part", "float"), ("lse", "float")] if split else [("out", shape.q_type)]
-    return Kernel("attend", headers=(fmt.header,), inputs=shape.inputs, outputs=outputs,
+    return Kernel("attend", headers=fmt.headers, inputs=shape.inputs, outputs=outputs,
                   ints=["kv_heads", "wide", "window", "per", "units"], defines=defines,
-                  shared=sgs * floats(heads), on=on,                   checked=checked, flags=flags)
+                  shared=sgs * floats(heads), on=on, checked=checked, flags=flags)
 
 
 def tokens_of(shape, most):

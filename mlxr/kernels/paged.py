@@ -27,9 +27,7 @@ class PagedShape:
 
     @functools.cached_property
     def defines(self):
-        return {"DK": self.dk, "DV": self.dv, "PAGE": self.page,
-                "RECORD": self.format.words(self.page, self.dk, self.dv),
-                "QTYPE": self.q_type, "KVTYPE": self.kv_type, "SCALE": f"{self.scale!r}f", "SINKS": int(self.sinks)}
+        return {**self.format.defines(self.page, self.dk, self.dv), "QTYPE": self.q_type, "KVTYPE": self.kv_type, "SCALE": f"{self.scale!r}f", "SINKS": int(self.sinks)}
 
     @functools.cached_property
     def inputs(self):
@@ -57,16 +55,13 @@ def paged_shape(page_format, page, q, k, v, tail, scale, sinks):
 def unsupported(shape):
     """Why the kernels do not take a shape, or None."""
     fmt = shape.format
-    if not getattr(fmt, "header", None):
-        return f"page format {fmt.name} has no kernel header"
     if shape.q_type not in FLOATS or shape.kv_type not in FLOATS:
         return "q, k and v must be float32, float16 or bfloat16"
-    per = 32 // fmt.bits
-    if shape.dk % 8 or shape.dv % per:
+    if shape.dk % 8 or shape.dv % fmt.v.per:
         return f"heads of {shape.dk} and {shape.dv} elements do not fill whole words"
-    words = shape.dv // per
-    if words & -words < 32 // min(32, shape.page):
-        return f"{shape.page} tokens of {words} words each do not fill lines"
+    units = shape.dv // fmt.v.per
+    if units & -units < 32 // min(32, shape.page):
+        return f"{shape.page} tokens of {units} groups each do not fill lines"
     if shape.dk > 576 or shape.dv > 512:
         return f"heads of {shape.dk} and {shape.dv} elements are too long"
     return None

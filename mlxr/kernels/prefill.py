@@ -5,6 +5,7 @@ import math
 
 import mlx.core as mx
 
+from ..pages.encoding import rotate
 from . import library
 from .library import Kernel
 from .paged import PagedShape
@@ -14,12 +15,13 @@ ROWS = {"host": 24, "metal": 8}  # query rows of a SIMD-group
 SIMDGROUPS = 4                   # of a threadgroup, on a GPU
 
 
-def _parts(dk, dv, room):
-    """(ONE, KC, VT, floats): how K and V of 32 tokens lie in `room` floats, see metal/prefill.metal."""
+def _parts(dk, dv, room, per):
+    """(ONE, KC, VT, floats): how K and V of 32 tokens lie in `room` floats, see metal/prefill.metal. per: of K's groups."""
     wide = -(-dv // 32) * 32
     if dk * 32 + 32 * wide <= room:
         return 1, dk, 32, dk * 32 + 32 * wide
-    channels = max(c for c in range(8, dk + 1, 8) if dk % c == 0 and c * 32 <= room)
+    step = max(8, per)
+    channels = max((c for c in range(step, dk + 1, step) if dk % c == 0 and c * 32 <= room), default=step)
     tokens = max(t for t in (8, 16, 32) if t * wide <= room)
     return 0, channels, tokens, max(channels * 32, tokens * wide)
 
@@ -30,24 +32,32 @@ def kernel(shape: PagedShape, on=None, checked=False, rows=None, sgs=None, packe
     on = on or library.backend()
     rows, packed = rows or ROWS[on], on == "metal" if packed is None else packed
     sgs = sgs or (1 if on == "host" else SIMDGROUPS)
-    fixed = sgs * rows * 32 + (0 if packed else sgs * rows * shape.dk)
+    copies = 2 if shape.format.k.rotated else 1                      # of q: as it is, and rotated
+    fixed = sgs * rows * 32 + (0 if packed else sgs * rows * shape.dk * copies)
     one, channels, tokens, floats = _parts(shape.dk, shape.dv,
-                                           room or (1 << 20 if on == "host" else SHARED_FLOATS - fixed))
+                                           room or (1 << 20 if on == "host" else SHARED_FLOATS - fixed),
+                                           shape.format.k.per)
     defines = shape.defines | {"G": shape.group, "M": rows, "SGS": sgs, "Q_PACKED": int(packed), "ONE": one,
                                "KC": channels, "VT": tokens, "OTYPE": shape.q_type}
     if packed:
         defines["QTYPE"] = "float"
     inputs = [(n, "float" if n == "q" and packed else t) for n, t in shape.inputs]
-    return Kernel("prefill", headers=(shape.format.header,), inputs=inputs, outputs=[("out", shape.q_type)],
+    return Kernel("prefill", headers=shape.format.headers, inputs=inputs, outputs=[("out", shape.q_type)],
                   ints=["kv_heads", "wide", "window", "tiles", "tokens"], defines=defines, shared=fixed + floats, on=on,
                   checked=checked, flags=flags)
 
 
 def pack(q, shape, spare):
-    """q [T, heads, dk] as float32 [kv_heads * T * group + spare, dk], in units of base-2 scores."""
+    """q [T, heads, dk] as float32 [kv_heads * T * group + spare, dk], in units of base-2 scores.
+
+    Where the page format rotates K: these rows, the same ones rotated, then the spare ones.
+    """
     t = q.shape[0]
     q = q.reshape(t, shape.kv_heads, shape.group, shape.dk).swapaxes(0, 1).reshape(-1, shape.dk)
-    return mx.pad(q.astype(mx.float32) * (shape.scale * math.log2(math.e)), [(0, spare), (0, 0)])
+    q = q.astype(mx.float32) * (shape.scale * math.log2(math.e))
+    if shape.format.k.rotated:
+        q = mx.concatenate([q, rotate(q)])
+    return mx.pad(q, [(0, spare), (0, 0)])
 
 
 def launch(k, shape, part, window):

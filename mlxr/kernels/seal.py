@@ -10,6 +10,8 @@ from .host_call import ELEMENT_OF
 from .library import Kernel
 from .paged import PagedShape, unsupported
 
+SIMDGROUPS = 4   # of a threadgroup, on a GPU
+
 
 def gather_plain(rows, tail, new):
     """Plain K or V rows [..., kv_heads, d] by number: tail rows first, then the batch's new tokens."""
@@ -36,12 +38,14 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v):
 @functools.lru_cache(None)
 def kernel(shape: PagedShape, on=None, checked=False, flags=()):
     """The specialisation for a shape; its query side does not matter."""
-    on = on or library.backend()
+    on, fmt = on or library.backend(), shape.format
+    sgs = 1 if on == "host" else SIMDGROUPS
     inputs = [("rows", "int"), *((n, shape.kv_type) for n in ("k_tail", "v_tail", "k", "v"))]
     defines = {n: v for n, v in shape.defines.items() if n not in ("QTYPE", "SCALE", "SINKS")}
-    return Kernel("seal", headers=(shape.format.header,), inputs=inputs, outputs=[("out", "uint")],
+    return Kernel("seal", headers=(fmt.headers[0], "formats/source.h", *fmt.headers[1:]), inputs=inputs, outputs=[("out", "uint")],
                   ints=["kv_heads", "tails"],
-                  defines=defines | {"SGS": 1 if on == "host" else 4}, on=on, checked=checked, flags=flags)
+                  defines=defines | {"SGS": sgs, "SEALING": 1}, on=on, checked=checked, flags=flags,
+                  shared=fmt.k.seal_floats(shape.page, shape.dk, sgs))
 
 
 def _ready(page_format, page_size, kv_heads, dk, dv, dtype, on):

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from ..errors import UnsupportedModel
 from ..kernels.seal import seal
+from ..memory import per_layer
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,20 @@ class LayerPool:
 class PagePool:
     """All layers' pools. specs: a LayerSpec for each layer, None for one that stores nothing (it shares another's K and V).
 
-    pages: how many each layer has, page 0 not counted. dtype: of the tails.
+    formats: a PageFormat for each layer that stores something, in order, or one for all. pages: how many each layer has,
+    page 0 not counted. dtype: of the tails. Raises UnsupportedModel where a format cannot store a layer's heads.
     """
 
-    def __init__(self, specs, page_format, page_size, pages, dtype):
+    def __init__(self, specs, formats, page_size, pages, dtype):
         stored = [s for s in specs if s]
-        for i, spec in enumerate(stored):
-            if spec.dk * page_format.bits % 32 or spec.dv * page_format.bits % 32:
-                raise UnsupportedModel(f"layer {i} has heads of {spec.dk} and {spec.dv} elements; page format "
-                                       f"{page_format.name} needs whole 32-bit words: use --kv f32")
-        self.specs, self.format, self.page_size, self.pages, self.slots = specs, page_format, page_size, pages, 1
-        self.layers = [LayerPool(s, page_format, page_size, pages, dtype) for s in stored]
+        formats = per_layer(formats, stored)
+        for i, (spec, page_format) in enumerate(zip(stored, formats)):
+            why = page_format.unfit(page_size, spec.dk, spec.dv)
+            if why:
+                raise UnsupportedModel(f"layer {i} does not fit page format {page_format.name}: {why}; use --kv f16, or f32, "
+                                       "which takes any")
+        self.specs, self.formats, self.page_size, self.pages, self.slots = specs, formats, page_size, pages, 1
+        self.layers = [LayerPool(s, f, page_size, pages, dtype) for s, f in zip(stored, formats)]
         mx.eval(self.arrays)
 
     @property

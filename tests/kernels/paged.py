@@ -63,8 +63,7 @@ class Launches:
 
 def story_words(shape):
     """Words of a record that hold something."""
-    words = shape.page * (shape.dk + shape.dv) * shape.format.bits // 32
-    return words + (shape.dk + shape.page if shape.format.name == "q8" else 0)
+    return shape.format.k.words(shape.page, shape.dk) + shape.format.v.words(shape.page, shape.dv)
 
 
 def sealing(story, count):

@@ -1,30 +1,26 @@
-// Records of plain floating-point K and V: what f16, bf16 and f32 share. K words [DK / K_PER][PAGE], V words
-// [PAGE][DV / V_PER].
-#include "pages.h"
-// After K_PER, V_PER, CODE(w, j): number j of a word, divided by WIDEN; PACK(x, y): the word of one or two numbers.
-#define K_CODE(w, j) CODE(w, j)
-#define V_CODE(w, j) CODE(w, j)
+// K and V as plain floating-point numbers: what f16, bf16 and f32 share. K's words [DK / K_PER][PAGE], V's [PAGE][V_UNITS].
+// After K_WORD(x, y), the word of one or two numbers of K, K_CODE and K_WIDEN (a code times it is the number); the same of V.
+#ifdef K_WORD
 #define AT_K 0
-#define AT_V (DK / K_PER * PAGE)
-#define AT_END (AT_V + PAGE * V_WORDS)
-#define K_VALUE(rec, code, d, j) ((code) * WIDEN)
-#define V_VALUE(rec, code, t, j) ((code) * WIDEN)
-inline void encode_k(dptr<uint> rec, vlane lane, int d, thread const quads& x) {
-    UNROLL for (int b = 0; b < BLOCKS; ++b) {
-        dptr<uint> to = rec + (AT_K + d / K_PER * PAGE + 32 * b);
-#if K_PER == 2
-        st(to, lane, PACK(x.v[b].x, x.v[b].y), first(lane, BLOCK));
-        st(to + PAGE, lane, PACK(x.v[b].z, x.v[b].w), first(lane, BLOCK));
-#else
-        st(to, lane, PACK(x.v[b].x, 0), first(lane, BLOCK));
-        st(to + PAGE, lane, PACK(x.v[b].y, 0), first(lane, BLOCK));
-        st(to + 2 * PAGE, lane, PACK(x.v[b].z, 0), first(lane, BLOCK));
-        st(to + 3 * PAGE, lane, PACK(x.v[b].w, 0), first(lane, BLOCK));
+#define K_VALUE(rec, code, d, j, unit) ((code) * K_WIDEN)
 #endif
-    }
+#ifdef V_WORD
+#define V_VALUE(rec, code, t, j) ((code) * V_WIDEN)
+#endif
+#ifdef SEALING
+#ifdef K_WORD
+inline void encode_k(dptr<uint> rec, vlane lane, int d, thread const channels& x) {
+    UNROLL for (int b = 0; b < BLOCKS; ++b)
+        UNROLL for (int e = 0; e < K_STEP; e += K_PER)
+            st(rec, lane + ((d + e) / K_PER * PAGE + 32 * b), K_WORD(x.v[e][b], x.v[e + K_PER - 1][b]),
+               first(lane, BLOCK));
 }
-inline void encode_v(dptr<uint> rec, vlane lane, int t, thread const token& x) {
+#endif
+#ifdef V_WORD
+inline void encode_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
     UNROLL for (int c = 0; c < V_COLUMNS; ++c)
-        st(rec, lane + (AT_V + t * V_WORDS + 32 * c), PACK(x.v[c][0], x.v[c][V_PER - 1]),
-           first(lane, V_WORDS - 32 * c));
+        st(rec, lane + (AT_V + t * V_UNITS + 32 * c), V_WORD(x.v[c][0], x.v[c][V_PER - 1]),
+           first(lane, V_UNITS - 32 * c));
 }
+#endif
+#endif

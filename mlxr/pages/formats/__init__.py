@@ -1,17 +1,99 @@
-"""The registry of page formats: each module of this package defines one class named Format."""
+"""The registry of page formats: each module of this package gives an encoding of K, one of V, or both.
 
+A module has a class K, a class V, or SPEC: what its name stands for. Where it has K alone, REST names the format whose V
+goes with it when the name stands by itself.
+"""
+
+import dataclasses
 import functools
 import importlib
 import pkgutil
+import re
 
 from ...errors import ConfigError
+from ..format import PageFormat
 
-NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "plain"))
+_SHARED = ("plain", "affine")      # what formats are made of
+NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED))
 
 
 @functools.lru_cache(None)
-def page_format(name):
-    """The page format of that name. Raises ConfigError, naming those there are."""
+def module(name):
+    """The module of a format. Raises ConfigError, naming those there are."""
     if name not in NAMES:
         raise ConfigError(f"unknown page format {name!r}; there are {', '.join(NAMES)}")
-    return importlib.import_module(f"{__name__}.{name}").Format()
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def names(kind):
+    """Of the formats that have an encoding of "k" or of "v"."""
+    return tuple(n for n in NAMES if hasattr(module(n), kind.upper()))
+
+
+def encoding(kind, name, options=None):
+    """The encoding of "k" or "v" of that name, with options {name: number}. Raises ConfigError."""
+    found = getattr(module(name), kind.upper(), None)
+    if found is None:
+        raise ConfigError(f"page format {name!r} does not encode {kind.upper()} by itself; these do: "
+                          f"{', '.join(names(kind))}")
+    known = [f.name for f in dataclasses.fields(found)]
+    for option in options or {}:
+        if option not in known:
+            raise ConfigError(f"page format {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return found(**(options or {}))
+
+
+def page_format(text):
+    """The PageFormat that a text names: NAME, or k:NAME,v:NAME, each NAME with options as in mixed:ratio=0.5,low=4.
+
+    Raises ConfigError: an unknown name, what a format does not have, K or V missing or given twice.
+    """
+    return _page_format(str(text).strip())
+
+
+@functools.lru_cache(None)
+def _page_format(text):
+    named = []                                       # [kind or "", name, options]
+    for token in text.split(","):
+        kind, name, option = re.fullmatch(r"\s*(?:([kv]):)?\s*([^:=\s]*)\s*:?\s*(.*?)\s*", token).groups()
+        if not kind and not option.startswith("=") and not name:
+            raise ConfigError(f"--kv {text!r}: a name is missing; {_HOW}")
+        if not kind and option.startswith("="):      # an option of the format named before it
+            name, option = "", name + option
+        if name:
+            named.append([kind or "", name, {}])
+        if option:
+            if not named:
+                raise ConfigError(f"--kv {text!r}: the option {option!r} stands before any format; {_HOW}")
+            named[-1][2].update(_option(text, option))
+    if len(named) == 1 and not named[0][0]:
+        parts = _whole(*named[0][1:])
+    elif sorted(n[0] for n in named) == ["k", "v"]:
+        parts = {kind: encoding(kind, name, options) for kind, name, options in named}
+    else:
+        raise ConfigError(f"--kv {text!r}: give one format, or one for K and one for V; {_HOW}")
+    return PageFormat(parts["k"], parts["v"], text)
+
+
+_HOW = "write for example q4, k:q8,v:q4 or mixed:ratio=0.5,low=4"
+
+
+def _option(text, option):
+    name, _, value = option.partition("=")
+    try:
+        number = float(value)
+        return {name.strip(): int(number) if number.is_integer() else number}
+    except (ValueError, OverflowError):
+        raise ConfigError(f"--kv {text!r}: {option!r} is not of the form NAME=NUMBER; {_HOW}") from None
+
+
+def _whole(name, options):
+    """{"k": encoding, "v": encoding} of a format that stands by itself."""
+    of = module(name)
+    if hasattr(of, "SPEC"):
+        if options:
+            raise ConfigError(f"page format {name!r} has no options; it is {of.SPEC}")
+        made = page_format(of.SPEC)
+        return {"k": made.k, "v": made.v}
+    rest = getattr(of, "REST", {})
+    return {kind: encoding(kind, rest[kind]) if kind in rest else encoding(kind, name, options) for kind in ("k", "v")}

@@ -2,11 +2,12 @@
 
 import mlx.core as mx
 
-from .plain import PlainFormat
+from .plain import Plain
 
 
-class Format(PlainFormat):
-    name = "bf16"
-    bits = 16
-    dtype = mx.bfloat16
-    header = "formats/bf16.h"
+class K(Plain):
+    kind, header, per, dtype = "K", "formats/bf16.h", 2, mx.bfloat16
+
+
+class V(Plain):
+    kind, header, per, dtype = "V", "formats/bf16.h", 2, mx.bfloat16

@@ -2,14 +2,12 @@
 
 import mlx.core as mx
 
-from .plain import PlainFormat
+from .plain import Plain
 
 
-class Format(PlainFormat):
-    name = "f16"
-    bits = 16
-    dtype = mx.float16
-    header = "formats/f16.h"
+class K(Plain):
+    kind, header, per, dtype = "K", "formats/f16.h", 2, mx.float16
 
-    def coded(self, backend):
-        return backend == "host"
+
+class V(Plain):
+    kind, header, per, dtype = "V", "formats/f16.h", 2, mx.float16

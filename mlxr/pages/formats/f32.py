@@ -2,11 +2,12 @@
 
 import mlx.core as mx
 
-from .plain import PlainFormat
+from .plain import Plain
 
 
-class Format(PlainFormat):
-    name = "f32"
-    bits = 32
-    dtype = mx.float32
-    header = "formats/f32.h"
+class K(Plain):
+    kind, header, per, dtype = "K", "formats/f32.h", 1, mx.float32
+
+
+class V(Plain):
+    kind, header, per, dtype = "V", "formats/f32.h", 1, mx.float32

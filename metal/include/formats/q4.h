@@ -1,0 +1,126 @@
+// Page format q4: 4-bit codes of rotated K less its mean over the page, and of rotated V; a scale (fp16) for each token.
+// A code stands for a Lloyd-Max level of a unit normal. Record: K's codes [DK / 8][PAGE], scales [PAGE], the rotated mean
+// [DK]; V's codes [PAGE][DV / 8], scales [PAGE].
+TABLE16(Q4_LEVELS, -2.73259f, -2.069017f, -1.618046f, -1.256231f, -0.9423405f, -0.6567591f, -0.3880483f, -0.128395f,
+        0.128395f, 0.3880483f, 0.6567591f, 0.9423405f, 1.256231f, 1.618046f, 2.069017f, 2.73259f);
+#ifdef K_Q4
+#define AT_K 0
+#define AT_KS (DK / 8 * PAGE)
+#define AT_KM (AT_KS + PAGE / 2)
+#define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> (4 * (j)))
+#define K_TOKEN
+inline vfloat k_scale(dptr<const uint> rec, vlane lane, int t0) {
+    return vfloat(ld(halves(rec + AT_KS), lane + t0, first(lane, BLOCK)));
+}
+#define K_MEAN
+inline vfloat k_mean(dptr<const uint> rec, vlane lane, int d) {
+    return vfloat(ld(halves(rec + AT_KM), lane + d, first(lane, DK - d)));
+}
+#define K_VALUE(rec, code, d, j, unit) ((code) * (unit) + float(halves(rec + AT_KM)[d]))
+#endif
+#ifdef V_Q4
+#define AT_VS (AT_V + PAGE * V_UNITS)
+#define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> (4 * (j)))
+#define V_VALUE(rec, code, t, j) ((code) * float(halves(rec + AT_VS)[t]))
+#define V_TOKEN vfloat
+inline vfloat v_factors(dptr<const uint> rec, vlane lane, int t0) {
+    return vfloat(ld(halves(rec + AT_VS), lane + t0, first(lane, BLOCK)));
+}
+inline vfloat v_scale(vfloat factors) { return factors; }
+#endif
+
+#ifdef SEALING
+// The code of a number of unit variance: by how many of the midpoints between levels its size exceeds.
+inline vint q4_code(vfloat x) {
+    vfloat a = abs(x);
+    vint n = 0;
+    n = select(n, vint(1), a > 0.25822165f);
+    n = select(n, vint(2), a > 0.5224037f);
+    n = select(n, vint(3), a > 0.7995498f);
+    n = select(n, vint(4), a > 1.09928575f);
+    n = select(n, vint(5), a > 1.4371385f);
+    n = select(n, vint(6), a > 1.8435315f);
+    n = select(n, vint(7), a > 2.4008035f);
+    return select(7 - n, n + 8, x >= 0.0f);
+}
+// What its numbers are times to have unit variance, and the scale of the codes: <x, x> / <x, levels>.
+inline float q4_unit(float square, float n) { return square > 0.0f ? rsqrt(square / n) : 0.0f; }
+inline float q4_scale(float square, float product) { return square == 0.0f ? 0.0f : square / product; }
+#ifdef K_Q4
+// Sums of channels over each SIMD-group's tokens; then codes, gathered in threadgroup memory; then lines of them.
+#define K_PHASES
+#define K_COLUMNS ((DK + 31) / 32)
+inline void k_first(thread const source& s, dptr<uint>, vlane lane, int sg, tptr<float> shared) {
+    key sum;
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) sum.v[c][0] = 0.0f;
+    for (int t = sg; t < PAGE; t += SGS) {
+        dptr<const KVTYPE> from = take_token(s, t);
+        UNROLL for (int c = 0; c < K_COLUMNS; ++c) sum.v[c][0] += vfloat(ld(from, lane + 32 * c, first(lane, DK - 32 * c)));
+    }
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c)
+        st(shared, lane + (sg * DK + 32 * c), sum.v[c][0], first(lane, DK - 32 * c));
+}
+inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
+    key mean;
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+        vfloat sum = 0.0f;
+        for (int i = 0; i < SGS; ++i) sum += ld(shared, lane + (i * DK + 32 * c), first(lane, DK - 32 * c));
+        mean.v[c][0] = sum * (1.0f / PAGE);
+    }
+    hadamard<K_STAGES>(mean, lane);
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+        vuint bits = half_bits(mean.v[c][0]);
+        mean.v[c][0] = half_lo(bits);
+        if (sg == 0) st(halves_to(rec + AT_KM), lane + 32 * c, mean.v[c][0], first(lane, DK - 32 * c));
+    }
+    tptr<uint> words = tptr<uint>(shared + SGS * DK);
+    for (int t = sg; t < PAGE; t += SGS) {
+        dptr<const KVTYPE> from = take_token(s, t);
+        key x;
+        UNROLL for (int c = 0; c < K_COLUMNS; ++c) x.v[c][0] = vfloat(ld(from, lane + 32 * c, first(lane, DK - 32 * c)));
+        hadamard<K_STAGES>(x, lane);
+        vfloat square = 0.0f, product = 0.0f;
+        UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+            x.v[c][0] = x.v[c][0] - mean.v[c][0];
+            square += x.v[c][0] * x.v[c][0];
+        }
+        float all = simd_sum(square), unit = q4_unit(all, DK);
+        UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+            vint code = q4_code(x.v[c][0] * unit);
+            product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));
+            vuint w = vuint(code) << vuint((vint(lane) & 7) * 4);
+            w = w | simd_shuffle_xor(w, 1);
+            w = w | simd_shuffle_xor(w, 2);
+            w = w | simd_shuffle_xor(w, 4);
+            st(words, (vint(lane) / 8 + 4 * c) * PAGE + t, w, (vint(lane) & 7) == 0 && vint(lane) < DK - 32 * c);
+        }
+        st(halves_to(rec + AT_KS), lane + t, vfloat(q4_scale(all, simd_sum(product))), first(lane, 1));
+    }
+}
+inline void k_third(thread const source&, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
+    tptr<const uint> words = tptr<const uint>(shared + SGS * DK);
+    for (int i = sg * 32; i < DK / 8 * PAGE; i += SGS * 32) {
+        vuint w = words[lane + i];
+        rec[lane + (AT_K + i)] = w;
+    }
+}
+#endif
+#ifdef V_Q4
+inline void encode_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
+    hadamard<V_STAGES>(x, lane);
+    vfloat square = 0.0f, product = 0.0f;
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) UNROLL for (int j = 0; j < 8; ++j) square += x.v[c][j] * x.v[c][j];
+    float all = simd_sum(square), unit = q4_unit(all, DV);
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
+        vuint w = 0u;
+        UNROLL for (int j = 0; j < 8; ++j) {
+            vint code = q4_code(x.v[c][j] * unit);
+            product += x.v[c][j] * pick16(Q4_LEVELS, vuint(code));
+            w |= vuint(code) << (4 * j);
+        }
+        st(rec, lane + (AT_V + t * V_UNITS + 32 * c), w, first(lane, V_UNITS - 32 * c));
+    }
+    st(halves_to(rec + AT_VS), lane + t, vfloat(q4_scale(all, simd_sum(product))), first(lane, 1));
+}
+#endif
+#endif

@@ -1,0 +1,80 @@
+"""What an encoding of K or of V is: the base of the classes K and V that each file of formats/ defines."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mlx.core as mx
+
+
+def stages(d):
+    """log2 of the largest power of two that divides d: a head of d elements is rotated in blocks of that many."""
+    return (d & -d).bit_length() - 1
+
+
+def rotate(x):
+    """x [..., d] under the orthonormal Walsh-Hadamard transform of blocks of 2^stages(d). It is its own inverse."""
+    block = 1 << stages(x.shape[-1])
+    if block == 1:
+        return x
+    parts = mx.contiguous(x.reshape(*x.shape[:-1], -1, block))
+    return mx.hadamard_transform(parts, scale=block**-0.5).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How K, or V, of one page and KV head lies in its part of a record. Fields of a subclass are its options.
+
+    A lane reads a *group*: `loads` words that hold `per` numbers. K is channel-major: words [d / per][loads][page]. V is
+    token-major: its groups, [page][d / per], lie in lines of 32, each line's first words before its second ones. Scales
+    and the like follow. rotated: codes are of the rotated numbers (see `rotate`); kernels rotate q and the output.
+    """
+
+    kind: ClassVar[str] = ""            # "K" or "V"
+    per: ClassVar[int] = 1
+    loads: ClassVar[int] = 1
+    rotated: ClassVar[bool] = False
+    header: ClassVar[str | None] = None # of metal/include: how kernels read and write it
+    shared: ClassVar[tuple] = ()        # headers that several formats share: they come after every format's own
+    own_query: ClassVar[bool] = False   # K: q is brought into units of each page's codes, which takes a second copy of it
+
+    @property
+    def name(self):
+        """Of the format: its module's name."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    @property
+    def label(self):
+        """As a user writes it."""
+        options = ",".join(f"{f.name}={getattr(self, f.name):g}" for f in dataclasses.fields(self))
+        return self.name + (":" + options if options else "")
+
+    def defines(self, d):
+        """Macros for the kernels, for heads of d elements."""
+        k = self.kind
+        return {f"{k}_{self.name.upper()}": 1, f"{k}_PER": self.per, f"{k}_LOADS": self.loads,
+                f"{k}_STAGES": stages(d) if self.rotated else 0}
+
+    def unfit(self, page, d):
+        """Why pages of that many tokens, or heads of d elements, cannot be stored; None where they can."""
+        if d % self.per:
+            return f"heads of {d} elements, which are no multiple of {self.per}"
+        if self.kind == "V" and self.loads > 1 and page * d // self.per % 32:
+            return f"{page} tokens of {d} elements, which do not fill lines: use a larger --page-size"
+        return None
+
+    def words(self, page, d):
+        """32-bit words of its part of a record."""
+        raise NotImplementedError
+
+    def seal_floats(self, page, d, simdgroups):
+        """Floats of threadgroup memory that encoding K takes in the kernel."""
+        return 0
+
+    def encode(self, x):
+        """Words uint32 [..., words] of x [..., page, d] float32."""
+        raise NotImplementedError
+
+    def decode(self, words, page, d):
+        """x float32 [..., page, d] of words uint32 [..., words]: what attention means by them."""
+        raise NotImplementedError

@@ -1,0 +1,83 @@
+"""A page format: an encoding of K and one of V, which make a record; and what it takes in bits."""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .encoding import Encoding
+from .record import RECORD_BYTES
+
+
+@dataclass(frozen=True)
+class PageFormat:
+    """K's part of a record, then V's, then zeros up to a multiple of RECORD_BYTES. name: as a user writes it."""
+
+    k: Encoding
+    v: Encoding
+    name: str
+
+    def __eq__(self, other):
+        return isinstance(other, PageFormat) and (self.k, self.v) == (other.k, other.v)
+
+    def __hash__(self):
+        return hash((self.k, self.v))
+
+    @property
+    def headers(self):
+        """Files of metal/include, for the kernels."""
+        own = [e.header for e in (self.k, self.v) if e.header]
+        return tuple(dict.fromkeys(["pages.h", *own, *self.k.shared, *self.v.shared]))
+
+    def defines(self, page, dk, dv):
+        """Macros for the kernels: sizes, where the parts of a record lie, and what each encoding says."""
+        k, v = self.k.words(page, dk), self.v.words(page, dv)
+        return {"DK": dk, "DV": dv, "PAGE": page, "RECORD": self.words(page, dk, dv), "AT_V": k, "AT_END": k + v,
+                "K_PAGE": int(self.k.own_query), **self.k.defines(dk), **self.v.defines(dv)}
+
+    def words(self, page, dk, dv):
+        """32-bit words of one record, rounded up to RECORD_BYTES."""
+        words = self.k.words(page, dk) + self.v.words(page, dv)
+        return -(-words * 4 // RECORD_BYTES) * RECORD_BYTES // 4
+
+    def bits_per_element(self, page, dk, dv):
+        """Of a record: codes, scales and what it is rounded up by."""
+        return self.words(page, dk, dv) * 32 / (page * (dk + dv))
+
+    def unfit(self, page, dk, dv):
+        """Why it cannot store such pages, or None."""
+        for part, d in ((self.k, dk), (self.v, dv)):
+            why = part.unfit(page, d)
+            if why:
+                return f"{part.kind} in {part.label} cannot have {why}"
+        return None
+
+    def encode(self, k, v):
+        """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype)."""
+        page, dk, dv = *k.shape[-2:], v.shape[-1]
+        parts = [e.encode(x.astype(mx.float32)) for e, x in ((self.k, k), (self.v, v))]
+        spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
+        return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)
+
+    def decode(self, records, page, dk, dv):
+        """(k [..., page, dk], v [..., page, dv]) in float32, from records uint32 [..., words]."""
+        k = self.k.words(page, dk)
+        v = records[..., k:k + self.v.words(page, dv)]
+        return self.k.decode(records[..., :k], page, dk), self.v.decode(v, page, dv)
+
+
+def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16):
+    """Bits of an element of K and V, over all layers, everything counted: codes, scales, rounding of records; and, where
+    a context (tokens) is given, the tail, in which half a page of it lies on average, in dtype.
+
+    specs: what layers store (kv_heads, dk, dv); formats: a PageFormat for each, or one for all.
+    """
+    if isinstance(formats, PageFormat):
+        formats = [formats] * len(specs)
+    elements = sum(s.kv_heads * (s.dk + s.dv) for s in specs)
+    if not elements:
+        return 0.0
+    record = sum(s.kv_heads * f.words(page_size, s.dk, s.dv) * 32 for s, f in zip(specs, formats)) / (page_size * elements)
+    if not context:
+        return record
+    tail = min(page_size / 2, context)
+    return record + tail / context * (8 * dtype.size - record)
