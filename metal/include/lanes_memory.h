@@ -182,7 +182,7 @@ LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
             else v.p[k_] = (ipart)(u.p[k_] << 24) >> 24;
         } else
 #endif
-            load_each(v, p, i, n);
+            load_each(v, p, I{0}, n);
     }
 }
 

@@ -19,6 +19,7 @@ needs_compiler = pytest.mark.skipif(host_build.compiler() is None, reason="no C+
 
 # One step a line of output: 32 floats.
 OPS = """
+TABLE16(SIXTEEN, 3.0f, -1.0f, 4.0f, 1.0f, -5.0f, 9.0f, 2.0f, -6.0f, 5.0f, 3.5f, 5.5f, 8.0f, 9.5f, -7.0f, 9.25f, 0.5f);
 KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<float> y, dptr<half> h,
            dptr<bfloat16_t> e, int n, GRID) {
     SIMDGROUPS {
@@ -54,6 +55,12 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         vuint4 d = ld_words(dptr<const uint>(w), vint(lane) * 2 + 3); ROW(half_lo(d.x)) ROW(half_hi(d.w))
         d = ld_words(w, vint(lane) * 5 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.z))
         ROW(vfloat(ld(dptr<const half>(w), vint(lane) * 3, first(lane, n))))
+        vuint c = vuint(vint(ld(t, lane + 0))); ROW(pick16(SIXTEEN, c)) ROW(a[spread<16, 20, 3, 2, 1, 4>(lane) + 2])
+        c = ld(dptr<const uchar>(w), spread<4, 17, 0>(lane) + 3, first(lane, 32)); ROW(vfloat(c))
+        s = ld(dptr<const char>(w), spread<8, 5>(lane) + 1, first(lane, 27)); ROW(vfloat(s))
+        c = ld(dptr<const uchar>(w), spread<8, 40, 2, 1, 0, 3>(lane) + n, first(lane, n)); ROW(vfloat(c))
+        c = ld_word(dptr<const uchar>(w), spread<4, 17, 4>(lane) + 1, first(lane, 24)); ROW(half_lo(c)) ROW(half_hi(c))
+        d = ld_words(dptr<const uchar>(w), vint(lane) * 9 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.w))
         if (simd_any(x > 100.0f)) ROW(x) else ROW(z)
         if (simd_all(abs(x) < 100.0f)) ROW(x) else ROW(z)
         shared[lane] = x; SG_BARRIER; ROW(vfloat(shared[31 - vint(lane)])) SG_BARRIER;
@@ -88,6 +95,7 @@ def data():
 
 
 N = 13
+SIXTEEN = np.array([3, -1, 4, 1, -5, 9, 2, -6, 5, 3.5, 5.5, 8, 9.5, -7, 9.25, 0.5], np.float32)
 
 
 def expected():
@@ -99,6 +107,7 @@ def expected():
     first = lambda v, n: np.where(i < n, v, 0)
     full = lambda v: np.full(32, v)
     p, p2, bytes_ = i // 4 * 9 + i % 4 * 2 + 1, i // 8 * 17 + i % 8 * 2 + 1, w.view(np.uint8)
+    at = lambda k: (bytes_[k] + 256 * bytes_[k + 1].astype(np.uint16)).astype(np.uint16).view(np.float16).astype(np.float32)
     quad = lambda k: np.stack([a[k + j] for j in range(4)])
     q, q2 = quad(i * 4), quad(np.where(i < 23, i // 4 * 20 + i % 4 * 4 + 4, 0))
     f16 = lambda v: v.astype(np.float16).astype(np.float32)
@@ -155,6 +164,15 @@ def expected():
         lo(i * 5 + 3),
         lo(i * 5 + 6),
         first(lo(np.minimum(i, N) * 3), N),
+        SIXTEEN[t[:32] & 15],
+        a[i // 16 * 20 + (i % 4 * 3 + 1) // 2 + 2],
+        bytes_[i // 4 * 17 + 3],
+        first(bytes_.view(np.int8)[i // 8 * 5 + i % 8 + 1], 27),
+        first(bytes_[i // 8 * 40 + i % 8 % 3 * 2 + N], N),
+        first(at(i // 4 * 17 + i % 4 * 4 + 1), 24),
+        first(at(i // 4 * 17 + i % 4 * 4 + 3), 24),
+        at(i * 9 + 5),
+        at(i * 9 + 15),
         z,
         x,
         x[31 - i],
