@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
 BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner"}
-BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf"}
+BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion"}
 MAY_IMPORT = {
     "errors": set(),
     "home": {"errors"},
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "quality": BELOW_ENGINE | {"engine"},
     "inspection": BELOW_ENGINE | {"engine"},
     "inspection_gguf": BELOW_ENGINE | {"inspection"},
+    "conversion": BELOW_ENGINE,
     "api": BELOW_ENGINE | {"engine", "quality"},
     "benchmarks": BELOW_ENGINE | {"engine"},
     "cli": BELOW_CLI | {"server", "benchmarks"},

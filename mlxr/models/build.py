@@ -70,10 +70,10 @@ def make_model(config):
 # -- safetensors -----------------------------------------------------------------------------------------------------
 
 def _fill_from_safetensors(model, checkpoint, target, report):
-    weights = _lazy_arrays(checkpoint)
-    weights = _sanitized(model, weights)
+    weights = lazy_arrays(checkpoint)
+    weights = sanitized(model, weights)
     quantize_layers(model, checkpoint.config, weights)
-    _check_fit(model, {name: w.shape for name, w in weights.items()}, checkpoint)
+    check_fit(model, {name: w.shape for name, w in weights.items()}, checkpoint)
     casts = getattr(model, "cast_predicate", None) or (lambda name: True)  # what mlx-lm keeps in fp32
     ours = _stored_layers(model, weights)                                  # layers that compute on what is stored
     kept = {f"{path}.{name}" for path in ours for name in ("weight", "scales", "biases")}
@@ -116,7 +116,7 @@ def _stored_layers(model, weights):
             and stored.kind_of(module, {n: weights.get(f"{path}.{n}") for n in ("weight", "scales", "biases")})]
 
 
-def _lazy_arrays(checkpoint):
+def lazy_arrays(checkpoint):
     weights = {}
     for file in checkpoint.files:
         try:
@@ -128,7 +128,7 @@ def _lazy_arrays(checkpoint):
     return weights
 
 
-def _sanitized(model, weights):
+def sanitized(model, weights):
     """What the model class makes of the stored names; lazy."""
     if not hasattr(model, "sanitize"):
         return weights
@@ -162,7 +162,7 @@ def gguf_model(checkpoint):
 def gguf_ways(model, checkpoint):
     """How each parameter of a GGUF file will be computed with: name -> BLOCKS (our kernels, on what is stored), QUANTIZED
     or EXPERTS (in one of MLX's formats, exactly the same numbers), or FLOATS. Raises WeightsError where it does not fit."""
-    _check_fit(model, {t.name: t.shape for t in checkpoint.tensors.values()}, checkpoint)
+    check_fit(model, {t.name: t.shape for t in checkpoint.tensors.values()}, checkpoint)
     modules = dict(model.named_modules())
     own = own_weights(model) if library.backend() != "reference" else ()
     return {t.name: _way(modules[t.name.rpartition(".")[0]], checkpoint, t, own) for t in checkpoint.tensors.values()}
@@ -189,7 +189,7 @@ def _fill_from_gguf(model, checkpoint, target, report):
     for t in sorted(checkpoint.tensors.values(), key=lambda t: -t.nbytes):
         path, block, way = t.name.rpartition(".")[0], checkpoint.block_type(t.name), ways[t.name]
         if way == FLOATS:
-            loaded.append((t.name, _float_array(checkpoint, t, block, target)))
+            loaded.append((t.name, float_array(checkpoint, t, block, target)))
         else:
             layers.append((path, makers[way](modules[path], checkpoint, t, block, target)))
         checkpoint.release()
@@ -256,7 +256,7 @@ def _affine(checkpoint, name, block, narrow):
     return whole
 
 
-def _float_array(checkpoint, t, block, target):
+def float_array(checkpoint, t, block, target):
     """A tensor as floats of dtype `target`, or of its own dtype where that is plain floats and target is None."""
     blocks = None if checkpoint.is_joined(t.name) else checkpoint.blocks(t.name)
     if blocks is None:
@@ -301,7 +301,7 @@ def _install_rope_factors(model, checkpoint):
 
 # -- both ------------------------------------------------------------------------------------------------------------
 
-def _check_fit(model, shapes, checkpoint):
+def check_fit(model, shapes, checkpoint):
     """Hold the checkpoint's parameters (name -> shape) against the model's. Raises WeightsError naming a few."""
     wanted = {name: p.shape for name, p in tree_flatten(model.parameters())}
     missing = sorted(wanted.keys() - shapes.keys())

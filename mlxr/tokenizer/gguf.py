@@ -157,7 +157,8 @@ class _Reader:
         ])
         return FastEncoder(fast), pre is None or pre.add_bos
 
-    def sentencepiece(self, where: str) -> tuple[SentencePieceEncoder, bool]:
+    def proto(self) -> bytes:
+        """The sentencepiece model that the tokens, scores and types stand for."""
         unknown = self.token_id("unknown")
         if unknown is None:
             raise TokenizerError("a llama vocabulary needs tokenizer.ggml.unknown_token_id")
@@ -165,10 +166,12 @@ class _Reader:
         types[unknown] = UNKNOWN  # the library wants exactly one
         if sum(kind == BYTE for kind in types) not in (0, 256):
             raise TokenizerError("tokenizer.ggml.token_type marks some bytes as tokens, but not all 256")
-        proto = model_proto(self.tokens, self.scores(), types,
-                            add_dummy_prefix=bool(self.get("add_space_prefix", bool, True)))
+        return model_proto(self.tokens, self.scores(), types,
+                           add_dummy_prefix=bool(self.get("add_space_prefix", bool, True)))
+
+    def sentencepiece(self, where: str) -> tuple[SentencePieceEncoder, bool]:
         specials = {self.tokens[index]: index for index in self.marked if self.tokens[index]}
-        encoder = SentencePieceEncoder(proto, specials, where=where, prefix_after_special=True,
+        encoder = SentencePieceEncoder(self.proto(), specials, where=where, prefix_after_special=True,
                                        strip_after=self.strip_after())
         return encoder, True
 
