@@ -61,6 +61,16 @@ class Batch:
         return [0, *accumulate(w.count for w in self.works)][:-1]
 
     @cached_property
+    def all_sampled(self):
+        """Whether every row is sampled from."""
+        return self.sampled is not None and self.sampled.size == self.tokens.size
+
+    @cached_property
+    def host_positions(self):
+        """positions as a NumPy array, int32 [T]."""
+        return np.concatenate([np.arange(w.start, w.start + w.count, dtype=np.int32) for w in self.works])
+
+    @cached_property
     def parts(self):
         """([Part, ...], order): first the sequences with few new tokens, then those with many. order: rows of the
         parts' concatenated outputs that make the batch's, or None where these are the batch's as they are."""
@@ -137,12 +147,22 @@ def build_batch(works, page_size, slots, previous=None):
         tail = work.slot * page_size + end % page_size
         tail_rows += range(tail - left, tail)
         tail_source += range(row + work.count - left, row + work.count)
-    tokens = mx.array(np.array(host, np.int32))
-    if previous is not None and max(source) >= 0:
-        source = mx.array(np.array(source, np.int32))
-        tokens = mx.where(source >= 0, previous[mx.maximum(source, 0)], tokens)
+    tokens = _tokens(host, source, previous)
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
                  _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None)
+
+
+def _tokens(host, source, previous):
+    """int32 [T]: the host's tokens, but previous[source] where source is not negative."""
+    late = [] if previous is None else [s for s in source if s >= 0]
+    if not late:
+        return mx.array(np.array(host, np.int32))
+    if late == list(range(previous.size)) and len(late) == len(source):
+        return previous
+    source = mx.array(np.array(source, np.int32))
+    if len(late) == source.size:
+        return previous[source]
+    return mx.where(source >= 0, previous[mx.maximum(source, 0)], mx.array(np.array(host, np.int32)))
 
 
 def _ints(values):

@@ -98,13 +98,13 @@ class Runner:
         for layer in self._layers:
             layer.bind(batch, serial)
         head = self._head
-        head.rows, head.total, head.used = batch.sampled, tokens.size, False
+        head.rows, head.total, head.used = None if batch.all_sampled else batch.sampled, tokens.size, False
         logits = self.model(tokens, cache=caches)
         head.rows = None
         if batch.sampled is None:
             return None                  # nobody wants these logits: they are never computed
         logits = logits.reshape(-1, logits.shape[-1])
-        return logits if head.used else logits[batch.sampled]
+        return logits if head.used or batch.all_sampled else logits[batch.sampled]
 
     def _caches(self, sequence):
         if self._shared is not None:

@@ -50,6 +50,8 @@ def sample(logits, works, previous=None):
     """
     params = [w.sequence.params for w in works]
     raw = logits.astype(mx.float32)
+    if not any(p.temperature or p.logit_bias or _penalties(p) for p in params):
+        return _with_logprobs(Sampled(mx.argmax(raw, axis=-1).astype(mx.int32)), raw, params)
     logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
     greedy = mx.argmax(logits, axis=-1).astype(mx.int32)
     if all(p.temperature == 0 for p in params):
@@ -61,6 +63,10 @@ def sample(logits, works, previous=None):
         noisy = _filter(below, params) / mx.where(hot > 0, hot, 1.0) + _gumbel(works, logits.shape[-1])
         tokens = mx.where(hot[:, 0] > 0, mx.argmax(noisy, axis=-1).astype(mx.int32), greedy)
     return _with_logprobs(Sampled(tokens), raw, params)
+
+
+def _penalties(p):
+    return p.repetition_penalty != 1 or p.presence_penalty or p.frequency_penalty
 
 
 def _column(values):

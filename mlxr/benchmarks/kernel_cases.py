@@ -170,7 +170,7 @@ def rotation(model, tokens):
     wide = (heads + 2 * kv) * d
     copies = copies_of(2 * tokens * wide * dtype().size)
     qkv = [_random(tokens, wide, seed=i) for i in range(min(copies, 16))]
-    angles = rope.table(mx.arange(tokens), mx.array(1e4 ** (-np.arange(0, d, 2) / d), mx.float32))
+    angles = rope.table(np.arange(tokens), (1e4 ** (-np.arange(0, d, 2) / d)).astype(np.float32))
     mx.eval(qkv, angles)
 
     def theirs(i):

@@ -111,13 +111,21 @@ def launch(shape, part, window, k_of, on, threads):
     return k, shapes, grid, (shape.kv_heads, part.table.shape[1], window or 1 << 30, per, units)
 
 
+def signature(shape, part, window):
+    """What a launch depends on beside the kernel's shape and the arrays' shapes: a tuple."""
+    return launch(shape, part, window, *_how(shape, part))[2:]
+
+
+def _how(shape, part):
+    tokens, on = tokens_of(shape, part.most), library.backend()
+    return lambda split: kernel(shape, tokens, split), on, host_call.threads()
+
+
 def plan(shape, part, window):
     """A function from the kernel's inputs to the part's output [rows, heads, dv]; None where the kernel cannot run."""
     key = "attend", shape, window
     if key not in part.launches:
-        tokens, on = tokens_of(shape, part.most), library.backend()
-        k, shapes, grid, ints = launch(shape, part, window, lambda split: kernel(shape, tokens, split), on,
-                                       host_call.threads())
+        k, shapes, grid, ints = launch(shape, part, window, *_how(shape, part))
         ready = k.ready() and (len(shapes) == 1 or merge(None, None, shape.q_dtype, shape.dv))
 
         def run(inputs):

@@ -16,7 +16,7 @@ import threading
 import mlx.core as mx
 
 from ..errors import ConfigError, KernelError
-from . import host_build, host_call, source
+from . import host_build, host_call, mlx_bridge, source
 
 BACKENDS = ("metal", "host", "reference")
 used = collections.Counter()  # (kernel name, backend) -> calls
@@ -226,6 +226,11 @@ def _called():
     return getattr(_rehearsal, "called", None)
 
 
+def rehearsing():
+    """Whether this thread's graphs are built only to learn which kernels they take."""
+    return _called() is not None
+
+
 @contextlib.contextmanager
 def rehearsal():
     """In here kernels called by this thread are only noted, and give zeros: {Kernel: True}, in order of first calls.
@@ -251,7 +256,7 @@ def warm(kernels):
     """
     waiting = [k for k in kernels if k.backend == "host" and k._entry is None]
     if waiting:
-        programs = [p for p in (host_call.pool_program(), host_call.lazy_program()) if p] + [
+        programs = [p for p in (host_call.pool_program(), mlx_bridge.program()) if p] + [
             k.program() for k in waiting
         ]
         try:

@@ -3,6 +3,7 @@
 import functools
 
 import mlx.core as mx
+import numpy as np
 
 from . import library
 from .host_call import ELEMENT_OF
@@ -12,10 +13,11 @@ from .library import Kernel
 def table(positions, inverse_frequencies, scale=1.0):
     """float32 [T, dims]: cosines, then sines, of the angles of positions int32 [T]. Once a step serves all layers.
 
-    inverse_frequencies: float32 [dims / 2], the angle that a channel pair turns by from one position to the next.
+    inverse_frequencies: float32 [dims / 2], the angle that a channel pair turns by from one position to the next. Both
+    are NumPy arrays: a step's positions are known on the host, and a decode step is few rows.
     """
-    angles = (positions.astype(mx.float32) * scale)[:, None] * inverse_frequencies
-    return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+    angles = (positions.astype(np.float32) * np.float32(scale))[:, None] * inverse_frequencies
+    return mx.array(np.concatenate([np.cos(angles), np.sin(angles)], axis=-1))
 
 
 @functools.lru_cache(None)

@@ -9,9 +9,11 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..kernels import rope
 from . import stored
+from .replay import Stack
 from .seam import PagedLayer
 from .zoo import lm_module
 
@@ -29,7 +31,26 @@ def fuse(model, architecture):
         if type(block) is block_class and _fusable(block):
             layers[i] = FusedBlock(block)
             count += 1
+    if count and count == len(layers):
+        _stack(model)
     return count
+
+
+def _stack(model):
+    """Let decode steps of a model whose blocks are all fused be recorded, from its token ids to its logits."""
+    inner, tied = model.model, "lm_head" not in model
+    head = inner.embed_tokens if tied else model.lm_head
+    if type(head) not in (stored.StoredEmbedding, stored.StoredLinear) or type(inner.norm) is not nn.RMSNorm:
+        return
+    stack = Stack(inner.layers)
+    for block in inner.layers:
+        object.__setattr__(block, "stack", stack)
+    fused = FusedHead(head, inner.norm, stack)
+    inner.norm = PassedOn(inner.norm)
+    if tied:
+        object.__setattr__(head, "as_linear", fused)
+    else:
+        model.lm_head = fused
 
 
 def _fusable(block):
@@ -47,23 +68,61 @@ class Rotation:
     def __init__(self, module):
         self.dims, self.interleaved = module.dims, module.traditional
         if "_freqs" in module:
-            self.scale, self.inverse = 1.0, 1.0 / module._freqs.astype(mx.float32)
+            self.scale, inverse = 1.0, 1.0 / module._freqs.astype(mx.float32)
         else:      # as mx.fast.rope computes them, to the last bit: positions of thousands amplify a difference
             half = module.dims // 2
             self.scale = module.scale
-            self.inverse = mx.exp(mx.arange(0, -half, -1, dtype=mx.float32) * (math.log(module.base) / half))
-        mx.eval(self.inverse)
-        self._key = "rope", self.dims, self.scale, tuple(self.inverse.tolist())
+            inverse = mx.exp(mx.arange(0, -half, -1, dtype=mx.float32) * (math.log(module.base) / half))
+        self.inverse = np.array(inverse)
+        self.key = "rope", self.dims, self.scale, self.inverse.tobytes()
 
     def table(self, batch):
         """The batch's angles; computed once a step for all layers that rotate alike."""
-        if self._key not in batch.shared:
-            batch.shared[self._key] = self.angles(batch.positions)
-        return batch.shared[self._key]
+        if self.key not in batch.shared:
+            batch.shared[self.key] = self.angles(batch.host_positions)
+        return batch.shared[self.key]
 
     def angles(self, positions):
-        """float32 [T, dims] for positions int32 [T]."""
+        """float32 [T, dims] for positions [T], a NumPy array."""
         return rope.table(positions, self.inverse, self.scale)
+
+
+class PassedOn(nn.Module):
+    """A norm that the next module computes."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def __call__(self, x):
+        return x
+
+
+class FusedHead(nn.Module):
+    """The output layer with the norm before it. layer: a StoredLinear, or the StoredEmbedding that it is tied to."""
+
+    def __init__(self, layer, norm, stack):
+        super().__init__()
+        keep = lambda name, value: object.__setattr__(self, name, value)
+        keep("norm", norm)
+        keep("stack", stack)
+        keep("matrix", layer.matrix)
+        if isinstance(layer, stored.StoredLinear):
+            self.layer = layer                   # its weights are no other module's
+
+    def __call__(self, x):
+        """x [..., hidden]: logits [..., vocabulary]; what a replay computed is passed on."""
+        if self.stack.replayed():
+            return x
+        bias = self.layer.get("bias") if "layer" in self else None
+        more = {} if bias is None else {"bias": bias.astype(x.dtype)}
+        y = self.matrix.product(x, norm=self.norm.weight, eps=self.norm.eps, **more)
+        self.stack.leave(y)
+        return y
+
+    @property
+    def weight(self):
+        return self.matrix.decoded()
 
 
 class FusedBlock(nn.Module):
@@ -73,6 +132,7 @@ class FusedBlock(nn.Module):
         super().__init__()
         a, m = block.self_attn, block.mlp
         keep = lambda name, value: object.__setattr__(self, name, value)     # no parameters: those are in `weights`
+        keep("stack", None)
         keep("use_sliding", getattr(block, "use_sliding", False))
         keep("heads", a.n_heads)
         keep("kv_heads", a.n_kv_heads)
@@ -99,12 +159,17 @@ class FusedBlock(nn.Module):
 
     def __call__(self, x, mask=None, cache=None):
         """x [T, 1, hidden] or [1, T, hidden]: the same shape."""
+        stack = self.stack if isinstance(cache, PagedLayer) else None
+        done = stack and stack.enter(self, x, cache)
+        return self._compute(x, mask, cache) if done is None else done
+
+    def _compute(self, x, mask, cache):
         flat = x.reshape(-1, x.shape[-1])
         norm, eps = self.norms[0]
         parts = [m.product(flat, norm=norm, eps=eps, **({} if b is None else {"bias": b})) for m, b in zip(self.qkv, self.biases)]
         qkv = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
         paged = isinstance(cache, PagedLayer)
-        angles = self.rotation.table(cache.batch) if paged else self.rotation.angles(cache.offset + mx.arange(flat.shape[0]))
+        angles = self.rotation.table(cache.batch) if paged else self.rotation.angles(int(cache.offset) + np.arange(flat.shape[0]))
         q, k, v = rope.apply(qkv, angles, self.heads, self.kv_heads, self.dim, self.v_dim,
                              interleaved=self.rotation.interleaved, norms=self.head_norms, eps=self.head_eps)
         out = cache.attend(q, k, v, self.scale, mask) if paged else self._attend(q, k, v, mask, cache)

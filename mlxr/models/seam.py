@@ -113,9 +113,12 @@ class PagedLayer:
 
     def attend(self, q, k, v, scale, mask, sinks=None):
         """Take new k, v [T, kv_heads, d] and return the attention output [T, heads, dv] of q [T, heads, dk]."""
-        tails = self.pool.write(self.batch, k, v)
-        window = mask.window if type(mask) is PagedMask else self.window
-        return self.read(q, k, v, tails, scale, window, sinks)
+        pool = self.pool
+        tails = pool.k_tail, pool.v_tail
+        pool.seal(self.batch, k, v)
+        out = self.read(q, k, v, tails, scale, mask.window if type(mask) is PagedMask else self.window, sinks)
+        pool.keep(self.batch, k, v, after=out)
+        return out
 
     def read(self, q, k, v, tails, scale, window, sinks):
         """The attention output of q, over k and v, the tails before them, and the pages."""

@@ -1,11 +1,11 @@
 """The page pool: every layer's records and tails, allocated once; seals and tail writes go through here."""
 
-import copy
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from ..errors import UnsupportedModel
+from ..kernels.recording import write_rows
 from ..kernels.seal import seal
 from ..memory import per_layer
 
@@ -45,14 +45,23 @@ class LayerPool:
 
         Returns the tails as they were before, which the batch's attention still reads.
         """
-        before = copy.copy(self.k_tail), copy.copy(self.v_tail)
+        before = self.k_tail, self.v_tail
+        self.seal(batch, k, v)
+        self.keep(batch, k, v, after=k)
+        return before
+
+    def seal(self, batch, k, v):
+        """Seal the pages that a batch's new k and v complete."""
         if batch.seal_pages is not None:
             # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
-            self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, *before, k, v)
+            self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, self.k_tail,
+                                self.v_tail, k, v)
+
+    def keep(self, batch, k, v, after):
+        """Put what is left of a batch's k and v into the tails. after: the array whose computation reads the old tails."""
         if batch.tail_rows is not None:
-            self.k_tail[batch.tail_rows] = k[batch.tail_source].astype(self.dtype)
-            self.v_tail[batch.tail_rows] = v[batch.tail_source].astype(self.dtype)
-        return before
+            self.k_tail = write_rows(self.k_tail, batch.tail_rows, batch.tail_source, k, after)
+            self.v_tail = write_rows(self.v_tail, batch.tail_rows, batch.tail_source, v, after)
 
     @property
     def arrays(self):

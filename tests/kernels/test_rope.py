@@ -23,7 +23,7 @@ def case(shape, tokens=5, dtype=mx.float32, norms=False):
     rng = np.random.default_rng(0)
     qkv = mx.array(rng.standard_normal((tokens, (heads + kv_heads) * dim + kv_heads * v_dim)).astype(np.float32)).astype(dtype)
     inverse = mx.array(10000.0 ** (-np.arange(0, dims, 2) / dims), mx.float32)
-    angles = rope.table(mx.array([0, 1, 7, 500, 4095][:tokens]), inverse)
+    angles = rope.table(np.array([0, 1, 7, 500, 4095][:tokens]), np.array(inverse))
     gains = tuple(mx.array(rng.standard_normal(dim).astype(np.float32) + 1) for _ in range(2)) if norms else None
     return qkv, angles, gains
 

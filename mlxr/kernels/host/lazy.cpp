@@ -7,6 +7,9 @@
 #include <mlx/allocator.h>
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/primitives.h>
+#include <cstring>
+#include <functional>
+#include <unordered_map>
 
 namespace mx = mlx::core;
 typedef struct _object PyObject;                    // a few functions of Python's stable ABI
@@ -89,9 +92,55 @@ struct HostKernel : mx::Primitive {
     const char* name() const override { return "HostKernel"; }
 };
 
+// `into` with rows[i] replaced by from[source[i]], in into's own memory where nothing else holds it. inputs: into, rows,
+// source, from, and what must be computed before.
+struct WriteRows : mx::Primitive {
+    using Primitive::Primitive;
+    void eval_cpu(const std::vector<mx::array>& in, std::vector<mx::array>& out) override {
+        for (size_t i = 0; i < 3; ++i)
+            if (!in[i].flags().row_contiguous) throw std::runtime_error("rows are written into an array with strides");
+        bool own = in[0].is_donatable();
+        if (own) out[0].copy_shared_buffer(in[0]);
+        else out[0].set_data(mx::allocator::malloc(out[0].nbytes()));
+        auto& encoder = mx::cpu::get_command_encoder(stream());
+        for (auto& a : in) encoder.set_input_array(a);
+        encoder.set_output_array(out[0]);
+        std::vector<Strided> copies;
+        if (!in[3].flags().row_contiguous) copies.push_back({0, in[3].itemsize(), in[3].shape(), in[3].strides()});
+        encoder.dispatch([own, old = in[0].data<char>(), all = in[0].nbytes(), into = out[0].data<char>(), rows = in[1].data<int>(),
+                          source = in[2].data<int>(), from = in[3].data<char>(), bytes = in[3].nbytes(), count = in[1].size(),
+                          row = row_bytes(in), copies = std::move(copies)] {
+            std::vector<uint64_t> dense;
+            auto values = from;
+            for (auto& c : copies) {
+                dense.resize(bytes / 8 + 1);
+                gather(from, (char*)dense.data(), c.item, c.shape, c.strides);
+                values = (char*)dense.data();
+            }
+            if (!own) memcpy(into, old, all);
+            write_rows(into, rows, source, values, count, row);
+        });
+    }
+    static size_t row_bytes(const std::vector<mx::array>& in) { return in[0].nbytes() / (size_t)in[0].shape(0); }
+    static void write_rows(char* into, const int* rows, const int* source, const char* from, size_t count, size_t row) {
+        for (size_t i = 0; i < count; ++i) memcpy(into + size_t(rows[i]) * row, from + size_t(source[i]) * row, row);
+    }
+    void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
+        throw std::runtime_error("rows are written on the CPU");
+    }
+    bool is_equivalent(const Primitive&) const override { return true; }
+    const char* name() const override { return "WriteRows"; }
+};
+
 const mx::Dtype DTYPES[] = {mx::float32, mx::float16, mx::bfloat16, mx::uint32, mx::int32,
                             mx::uint16,  mx::int16,   mx::uint8,    mx::int8};
 thread_local std::string problem;
+
+std::vector<mx::array> arrays(PyObject* tuple) {
+    std::vector<mx::array> found;
+    for (ssize_t i = 0, n = PyTuple_Size(tuple); i < n; ++i) found.push_back(*payload(PyTuple_GetItem(tuple, i)));
+    return found;
+}
 }  // namespace
 
 // numbers: threads, shared bytes, grid x y z, ints..., then for each output: dtype, ndim, shape...
@@ -99,9 +148,8 @@ thread_local std::string problem;
 extern "C" const char* mlxr_node(launch_t launch, void* entry, int ints, PyObject* inputs, PyObject* outputs,
                                  PyObject* numbers) {
     try {
-        std::vector<mx::array> in;
-        ssize_t n = PyTuple_Size(inputs), at = 0;
-        for (ssize_t i = 0; i < n; ++i) in.push_back(*payload(PyTuple_GetItem(inputs, i)));
+        auto in = arrays(inputs);
+        ssize_t at = 0;
         auto number = [&] { return PyLong_AsLong(PyTuple_GetItem(numbers, at++)); };
         int threads = (int)number();
         long shared = number();
@@ -120,6 +168,21 @@ extern "C" const char* mlxr_node(launch_t launch, void* entry, int ints, PyObjec
             std::move(shapes), dtypes,
             std::make_shared<HostKernel>(stream, launch, entry, std::move(grid), shared, threads), in);
         for (ssize_t i = 0; i < m; ++i) *payload(PyTuple_GetItem(outputs, i)) = made[(size_t)i];
+        return nullptr;
+    } catch (const std::exception& e) {
+        problem = e.what();
+        return problem.c_str();
+    }
+}
+
+// inputs: into [R, ...], rows int32 [U], source int32 [U], from [T, ...] of into's type, and what must be computed before.
+extern "C" const char* mlxr_write_rows(PyObject* inputs, PyObject* outputs) {
+    try {
+        auto in = arrays(inputs);
+        auto shape = in[0].shape();
+        auto type = in[0].dtype();
+        auto stream = mx::default_stream(mx::Device::cpu);
+        *payload(PyTuple_GetItem(outputs, 0)) = mx::array(shape, type, std::make_shared<WriteRows>(stream), std::move(in));
         return nullptr;
     } catch (const std::exception& e) {
         problem = e.what();

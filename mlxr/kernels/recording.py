@@ -1,0 +1,60 @@
+"""Recordings: a lazy graph of host kernels, noted once and then replayed as one MLX operation with new inputs."""
+
+import copy
+
+import mlx.core as mx
+
+from ..errors import KernelError
+from . import library, mlx_bridge
+
+
+def possible():
+    """Whether graphs can be recorded here: kernels run on the host, as lazy operations, and this is no rehearsal."""
+    return library.backend() == "host" and not library.rehearsing() and mlx_bridge.bridge() is not None
+
+
+def write_rows(into, rows, source, values, after):
+    """`into` [R, ...] with its rows[i] replaced by values[source[i]], computed after the array `after`; lazily.
+
+    rows, source: int32 [U]. values: [T, ...]. Memory of `into` is taken over where nothing else holds it.
+    """
+    values = values.astype(into.dtype)
+    if not (library.backend() == "host" and mlx_bridge.bridge()):
+        into = copy.copy(into)                    # an update changes all names of an array
+        into[rows] = values[source]
+        return into
+    out = mx.array(0)
+    error = mlx_bridge.bridge().mlxr_write_rows((into, rows, source, values, after), (out,))
+    if error:
+        raise KernelError(f"rows cannot be written: {error.decode()}")
+    return out
+
+
+class Recording:
+    """How `outputs` come of `inputs`; whatever else their graph reaches must be evaluated, and is kept as it is.
+
+    written: arrays that write_rows made of some of the inputs. A replay writes these rows into the inputs themselves.
+    Raises KernelError when the graph holds anything but host kernels, reshapes and write_rows. All are lazy arrays.
+    """
+
+    def __init__(self, inputs, outputs, written=()):
+        bridge = mlx_bridge.bridge()
+        self._forget, self._outputs = bridge.mlxr_forget, len(outputs)
+        self._handle = bridge.mlxr_record(tuple(inputs), tuple(outputs), tuple(written))
+        if not self._handle:
+            raise KernelError(f"this graph cannot be recorded: {bridge.mlxr_problem().decode()}")
+
+    def __call__(self, inputs):
+        """The outputs for other inputs of the same shapes and types, in the same order: a list of lazy arrays.
+
+        They must be evaluated once, and in the order of the calls: the rows are written when they are.
+        """
+        outputs = tuple([mx.array(0) for _ in range(self._outputs)])
+        error = mlx_bridge.bridge().mlxr_replay(self._handle, tuple(inputs), outputs)
+        if error:
+            raise KernelError(f"a recording cannot be replayed: {error.decode()}")
+        return list(outputs)
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self._forget(self._handle)

@@ -1,0 +1,104 @@
+"""Steps of a model of fused blocks: the graph of a kind of step is built once, recorded, and replayed as one operation."""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+from ..errors import KernelError
+from ..kernels import attend, library
+from ..kernels.recording import Recording, possible
+
+MOST = 32   # recordings kept: a kind of step is a number of rows, of pages a sequence has, and of pages attended to at once
+_DONE = "replayed"
+
+
+@dataclass
+class _Pass:
+    """A step that is being recorded: its kind, and what each block's cache held before it."""
+
+    key: tuple
+    batch: object
+    used: Counter
+    layers: list = field(default_factory=list)
+    before: list = field(default_factory=list)
+
+
+class Stack:
+    """A model's blocks and head. Decode steps whose kind was seen before are replayed; `replays` counts them.
+
+    why: why nothing is recorded, once that turned out.
+    """
+
+    def __init__(self, blocks):
+        self.first = blocks[0]
+        self.rotations = list({b.rotation.key: b.rotation for b in blocks}.values())
+        self.recordings, self.replays, self.why = OrderedDict(), 0, None
+        self._attentions, self._layers = {}, []
+        self._step = None            # a _Pass, _DONE, or None: of the step whose graph is being built
+
+    def enter(self, block, x, layer):
+        """What a block gives where the step is replayed: the logits. Else None."""
+        if block is self.first:
+            self._step = None
+            logits = self._begin(x, layer)
+            if logits is not None:
+                self._step = _DONE
+                return logits
+        if isinstance(self._step, _Pass):
+            self._step.layers.append(layer)
+            self._step.before.append(layer.pool.arrays)
+        return x if self._step is _DONE else None
+
+    def replayed(self):
+        """Whether the step's logits are there already. Asked by the head."""
+        return self._step is _DONE
+
+    def leave(self, logits):
+        """Note the head's output, where this step is being recorded."""
+        if isinstance(self._step, _Pass):
+            self._record(self._step, logits)
+        self._step = None
+
+    def _begin(self, x, layer):
+        """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
+        batch = layer.batch
+        parts, _ = batch.parts
+        if (self.why or layer.observer or batch.seal_pages is not None or batch.tail_rows is None or not batch.all_sampled
+                or len(parts) > 1 or parts[0].chunks or isinstance(layer.offset, int) or not possible()):
+            return None
+        key = *self._kind(x, batch), self._launches(parts[0])
+        found = self.recordings.get(key) if self._attentions else None
+        if found is None:
+            self._step = _Pass(key, batch, Counter(library.used))
+            return None
+        recording, used = found
+        self.recordings.move_to_end(key)
+        library.used.update(used)
+        self.replays += 1
+        return recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0]
+
+    def _kind(self, x, batch):
+        return x.shape, x.dtype, batch.slots, batch.parts[0][0].table.shape, batch.tail_rows.size
+
+    def _launches(self, part):
+        return tuple(attend.signature(shape, part, window) for shape, window in self._attentions)
+
+    def _inputs(self, batch, arrays):
+        part = batch.parts[0][0]
+        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table, batch.tail_rows,
+                batch.tail_source, *(a for layer in arrays for a in layer)]
+
+    def _record(self, step, logits):
+        part = step.batch.parts[0][0]
+        written = [t for p in step.layers for t in (p.pool.k_tail, p.pool.v_tail)]
+        try:
+            recording = Recording(self._inputs(step.batch, step.before), [logits], written)
+        except KernelError as e:
+            self.why = str(e)
+            return
+        if not self._attentions:
+            self._attentions = {(shape, window): None for _, shape, window in part.launches}
+            step.key = *step.key[:-1], self._launches(part)
+        self._layers = step.layers
+        self.recordings[step.key] = recording, Counter(library.used) - step.used
+        if len(self.recordings) > MOST:
+            self.recordings.popitem(last=False)

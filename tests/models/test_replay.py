@@ -1,0 +1,85 @@
+"""Decode steps that are replayed: the same logits, bit for bit, as where their graph is built; and when they are not."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from helpers.tiny import Observer, prompts, run, tiny_engine, tiny_model
+from kernels.matrices import needs_compiler
+from test_fusion import BASE, on_kernels
+
+from mlxr.sequence import SamplingParams
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch):
+    monkeypatch.setenv("MLXR_BACKEND", "host")
+
+
+def engine_of(architecture="llama", **config):
+    shape = dict(BASE, model_type=architecture, **config.pop("model", {}))
+    return tiny_engine(on_kernels(tiny_model(shape)), shape, **config)
+
+
+def stack_of(engine):
+    return engine.model.model.layers[0].stack
+
+
+def logits_of(engine, requests, tokens):
+    """Every row of logits that the requests are sampled from, in order."""
+    observer = Observer(engine)
+    added = [engine.add(p, SamplingParams(max_tokens=tokens, ignore_eos=True)) for p in requests]
+    return run(engine, added), [observer.of(r) for r in added]
+
+
+@pytest.mark.parametrize("architecture, model", [
+    ("llama", {}), ("llama", {"tie_word_embeddings": False}), ("qwen3", {}), ("qwen2", {"tie_word_embeddings": False}),
+    ("llama", {"sliding_window": 20, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]})])
+def test_a_replay_gives_the_same_bits(architecture, model):
+    requests, results = prompts([1, 5, 30, 70]), []
+    for off in (None, "switched off"):
+        engine = engine_of(architecture, model=model)
+        stack_of(engine).why = off
+        results.append(logits_of(engine, requests, 40))
+        assert (stack_of(engine).replays > 10) == (off is None)
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1]):
+        assert np.array_equal(one, other)
+
+
+def test_most_steps_of_one_sequence_are_replayed():
+    engine = engine_of()
+    logits_of(engine, prompts([3]), 100)
+    stack = stack_of(engine)
+    # Not those that seal a page of 16 tokens, nor the first of each kind: the pages seen double a few times.
+    assert stack.replays >= 80 and stack.why is None and len(stack.recordings) <= 8
+
+
+def test_sequences_join_and_leave():
+    engine, alone = engine_of(max_batch=3), []
+    requests = prompts([4, 9, 2, 33, 17])
+    for p in requests:
+        alone += run(engine, [engine.add(p, SamplingParams(max_tokens=30, ignore_eos=True))])
+    together = [engine.add(p, SamplingParams(max_tokens=30, ignore_eos=True)) for p in requests]
+    assert run(engine, together) == alone
+    assert stack_of(engine).replays > 60
+
+
+def test_what_is_watched_is_not_replayed():
+    engine = engine_of()
+    seen = []
+    for layer in engine.runner.layers:
+        layer.observer = lambda *call: seen.append(call)
+    logits_of(engine, prompts([3]), 20)
+    assert stack_of(engine).replays == 0 and len(seen) >= 20 * 3
+
+
+def test_a_graph_that_cannot_be_recorded_still_runs(monkeypatch):
+    engine = engine_of()
+    block = engine.model.model.layers[1]
+    inner = block._compute
+    object.__setattr__(block, "_compute", lambda x, mask, cache: mx.exp(mx.log(mx.exp(inner(x, mask, cache)))))
+    tokens, _ = logits_of(engine, prompts([3]), 20)
+    assert len(tokens[0]) == 20 and stack_of(engine).replays == 0
+    assert stack_of(engine).why == "this graph cannot be recorded: it has an operation Exp"
