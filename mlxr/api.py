@@ -14,7 +14,7 @@ from .engine import leave_thread, load_engine
 from .errors import ConfigError, EngineClosed, RequestError
 from .output import Output
 from .quality.auto import resolve
-from .sequence import SamplingParams
+from .sequence import Handling, SamplingParams
 
 _CLOSE = object()
 
@@ -51,11 +51,15 @@ class EngineThread:
 
         Returns the requests. Raises RequestError or PromptTooLong, naming nothing queued.
         """
+        return self.start(prompts, params, sink).result()
+
+    def start(self, prompts, params, sink, handling=Handling()):
+        """The same without waiting: a Future of the requests."""
         def add(engine):
             requests = []
             try:
                 for i, (prompt, p) in enumerate(zip(prompts, params)):
-                    request = engine.add(prompt, p)
+                    request = engine.add(prompt, p, handling)
                     request.sink = lambda chunk, i=i: sink(i, chunk)
                     requests.append(request)
             except Exception:
@@ -64,7 +68,12 @@ class EngineThread:
                     engine.release(request)
                 raise
             return requests
-        return self.call(add)
+        return self._post(add)
+
+    @property
+    def failed(self):
+        """Whether the engine stopped by itself."""
+        return self._failure is not None
 
     def cancel(self, requests):
         """End requests; their pages are free before any later call is served. Does not wait, and never raises.

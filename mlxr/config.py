@@ -21,6 +21,8 @@ class EngineConfig:
                    options as in `mixed:ratio=0.5,low=4`, and `skip=0:2,-2:` for layers in f16 (see pages/spec.py).
     context:       tokens in one sequence at most; None: the model's own limit.
     pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
+    memory_bytes, memory_share: a budget for weights, pool, tails and scratch together, in bytes or as a share of the
+                   machine; what the others leave is the pool's. Not with pool_bytes.
     prefix_cache:  requests share the pages of equal beginnings. Models with a recurrent state cannot.
     Raises ConfigError for a value that cannot be used.
     """
@@ -34,6 +36,8 @@ class EngineConfig:
     context: int | None = None
     pool_tokens: int | None = None
     prefix_cache: bool = True
+    memory_bytes: int | None = None
+    memory_share: float | None = None
 
     def __post_init__(self):
         if self.page_size not in PAGE_SIZES:
@@ -42,9 +46,13 @@ class EngineConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("pool_bytes", "pool_tokens", "context"):
+        for name in ("pool_bytes", "pool_tokens", "context", "memory_bytes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"{name} must be a whole number of at least 1, or None, not {value!r}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.memory_share is not None and not 0 < self.memory_share <= 1:
+            raise ConfigError(f"memory_share must be more than 0 and at most 1, not {self.memory_share!r}")
+        if sum(x is not None for x in (self.pool_bytes, self.memory_bytes, self.memory_share)) > 1:
+            raise ConfigError("give one of pool_bytes (--pool), memory_bytes and memory_share (--memory)")

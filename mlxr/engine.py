@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import page_bytes, peak_bytes, pool_pages, tail_bytes, token_bytes
+from .memory import page_bytes, peak_bytes, pool_budget, pool_pages, scratch_bytes, tail_bytes, token_bytes
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -90,6 +90,13 @@ class Engine:
         self.weights_bytes = _nbytes(model)
         self.context = context_limit(model_config, config.context)
         formats = self.kv.layers(sum(1 for s in self.specs if s))
+        self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
+        if config.memory_bytes or config.memory_share:
+            tails = tail_bytes(self.specs, config.page_size, config.max_batch, self.dtype)
+            left = pool_budget(config, self.weights_bytes, tails, self.scratch_bytes)
+            most = config.max_batch * (self.context // config.page_size + 1) + 1       # more could never be used
+            left = min(left, most * page_bytes(self.specs, formats, config.page_size))
+            config = replace(config, pool_bytes=left, memory_bytes=None, memory_share=None)
         pages = pool_pages(self.specs, formats, config, self.context, self.weights_bytes, self.dtype)
         self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
@@ -127,7 +134,7 @@ class Engine:
                             priority=handling.priority, salt=handling.cache_salt, cache_note=self._uncached,
                             guide=handling.guide and handling.guide())
         self.scheduler.add(sequence)
-        text = self.tokenizer.stream(skip_special=True, continues=not isinstance(prompt, ChatIds))
+        text = self.tokenizer.stream(skip_special=not handling.show_special, continues=not isinstance(prompt, ChatIds))
         request = Request(sequence, text, StopWatch(params.stop))
         request.deadline = request.added + handling.timeout if handling.timeout else None
         self.requests[sequence.id] = request
@@ -191,11 +198,14 @@ class Engine:
         sequence, params = request.sequence, request.sequence.params
         request.first = request.first or time.perf_counter()
         reason = None
-        if sequence.guide and sequence.guide.advance(token) or token in sequence.stop_ids:
+        complete = sequence.guide and sequence.guide.advance(token)
+        if sequence.guide and sequence.guide.failed:
+            reason = "grammar"
+        elif complete or token in sequence.stop_ids:
             reason = "stop"
         elif sequence.total - sequence.pending >= sequence.limit:
             reason = "length"
-        text = "" if reason == "stop" else request.text.add(token)
+        text = "" if token in sequence.stop_ids else request.text.add(token)
         if reason:
             text += request.text.finish()
         text = request.watch.add(text, last=reason is not None)
@@ -250,6 +260,8 @@ class Engine:
             "layers": len(heads), "recurrent": self.recurrent,
             "weights_bytes": self.weights_bytes, "pool_bytes": sum(x.records.nbytes for x in self.pool.layers),
             "tail_bytes": tail_bytes(heads, config.page_size, self.pool.slots, self.dtype),
+            "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
+            "scratch_bytes": self.scratch_bytes,
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),
         }

@@ -72,6 +72,33 @@ def pool_pages(specs, formats, config, context, weights, dtype):
     return pages
 
 
+def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=4):
+    """An estimate, from above, of what a step needs beside weights and cache: activations of token_budget tokens in one
+    layer, and the sampler's arrays of max_batch rows of logits. size: bytes of an activation."""
+    text = {**model_config, **(model_config.get("text_config") or {})}
+    hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 4096)
+    wide = int(text.get("intermediate_size") or 4 * hidden)
+    heads = int(text.get("num_attention_heads") or 1) * int(text.get("head_dim") or 0)
+    return token_budget * (8 * hidden + 4 * wide + 4 * max(heads, hidden)) * size + 8 * max_batch * vocabulary * 4
+
+
+def pool_budget(config, weights, tails, scratch):
+    """Bytes for the page pool in a budget for everything: config.memory_bytes, or memory_share of the machine.
+
+    The machine is its recommended working set on a Mac, else its main memory. Raises ConfigError, saying what is needed,
+    when weights, tails and scratch leave nothing.
+    """
+    total = config.memory_bytes
+    if total is None:
+        whole = machine_bytes() if mx.metal.is_available() else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = int(config.memory_share * whole)
+    left = total - weights - tails - scratch
+    if left <= 0:
+        raise ConfigError(f"--memory gives {total} bytes, but weights ({weights}), tails ({tails}) and scratch ({scratch}) "
+                          f"take {weights + tails + scratch}; give more, or lower --max-batch or --token-budget")
+    return left
+
+
 def peak_bytes():
     """Peak memory of this process: MLX's own peak on a GPU, else the resident set's."""
     if mx.metal.is_available():

@@ -1,6 +1,6 @@
 """Logits processors and sampling, on the device, for the whole batch at once.
 
-Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then top-p, min-p and top-k, each looking
+Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then what a guide forbids; then top-p, min-p and top-k, each looking
 at the distribution before temperature; then one draw with temperature. The draw adds Gumbel noise whose key depends on
 a request's seed and its count of tokens alone, so that no other row of the batch can change it.
 """
@@ -53,6 +53,7 @@ def sample(logits, works, previous=None):
     if not any(p.temperature or p.logit_bias or _penalties(p) for p in params):
         return _with_logprobs(Sampled(mx.argmax(raw, axis=-1).astype(mx.int32)), raw, params)
     logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
+    logits = _guided(logits, works)
     greedy = mx.argmax(logits, axis=-1).astype(mx.int32)
     if all(p.temperature == 0 for p in params):
         tokens = greedy
@@ -114,6 +115,19 @@ def _gumbel(works, vocabulary):
     """float32 [S, vocabulary] of Gumbel noise, each row from its own key."""
     keys = np.array([draw_key(w.sequence.seed, w.start + w.count) for w in works], np.uint32)
     return mx.vmap(lambda key: mx.random.gumbel((vocabulary,), key=key))(mx.array(keys))
+
+
+def _guided(logits, works):
+    """logits with what the sequences' guides forbid at -inf. Each guide's mask meets the row of its own sequence."""
+    if not any(w.sequence.guide for w in works):
+        return logits
+    words = -(-logits.shape[-1] // 32)
+    bits = np.full((len(works), words), 0xFFFFFFFF, np.uint32)
+    for row, work in enumerate(works):
+        if work.sequence.guide:
+            bits[row] = work.sequence.guide.mask()
+    allowed = (mx.array(bits)[:, :, None] >> mx.arange(32, dtype=mx.uint32)) & 1
+    return mx.where(allowed.reshape(len(works), -1)[:, :logits.shape[-1]] > 0, logits, -np.inf)
 
 
 def _bias(logits, params):

@@ -116,7 +116,7 @@ class Handling:
 
     priority:   lower is served first; it may take the place of higher ones. timeout: seconds until it is ended, or None.
     cache_salt: only requests with the same salt share pages. guide: makes the object that says which tokens may come
-                next (guides.py), or None.
+                next (guides.py), or None. show_special: control tokens are part of the text.
     Raises RequestError for a value that cannot be used.
     """
 
@@ -124,6 +124,7 @@ class Handling:
     timeout: float | None = None
     cache_salt: str = ""
     guide: object = None
+    show_special: bool = False
 
     def __post_init__(self):
         _whole(self.priority, "priority", -1000)

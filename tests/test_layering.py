@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
 BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner"}
-BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion"}
+BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides"}
 MAY_IMPORT = {
     "errors": set(),
     "home": {"errors"},
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "sampler": DATA | {"kernels"},
     "scheduler": DATA | {"pages"},
     "runner": DATA | {"batch", "sampler", "models", "kernels", "pages"},
+    "guides": BOTTOM,
     "rehearsal": DATA | {"kernels", "models", "scheduler"},
     "trial": DATA | {"kernels", "scheduler"},
     "engine": BELOW_ENGINE | {"rehearsal", "trial"},

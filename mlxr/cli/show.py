@@ -28,6 +28,14 @@ def engine_lines(info):
             f"K and V take {bits:.2f} bits an element with their scales, {with_tail:.2f} with the plain tail of a full context"]
 
 
+def memory_table(info):
+    """What memory is for, in five lines."""
+    rows = [("weights", info["weights_bytes"]), ("page pool", info["pool_bytes"]), ("tails, at most", info["tail_bytes_most"]),
+            ("scratch, estimated", info["scratch_bytes"])]
+    rows.append(("together", sum(n for _, n in rows)))
+    return [f"  {name:<20}{bytes_text(n):>12}" for name, n in rows]
+
+
 def run_lines(stats, peak):
     """Statistics of one request, or of several together."""
     return [f"prompt {stats['prompt_tokens']} tokens, {stats['prompt_tps']:.1f} tokens/s, "

@@ -69,6 +69,12 @@ def lm_module(name):
     return importlib.import_module(f"mlx_lm.models.{name}")
 
 
+def tool_parser(name):
+    """The module `mlx_lm.tool_parsers.<name>`, likewise: parse_tool_call, tool_call_start, tool_call_end."""
+    _prepare()
+    return importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+
+
 def architectures():
     """Names of all architectures that the installed mlx-lm defines, sorted."""
     _prepare()

@@ -1,0 +1,86 @@
+"""Runs the application on uvicorn: loopback or a key, and an orderly end on SIGTERM or Ctrl-C."""
+
+import asyncio
+import ipaddress
+import logging
+import sys
+
+import uvicorn
+
+from ..errors import ConfigError
+from .app import build_app
+
+LOCAL_NAMES = frozenset(["localhost", "127.0.0.1", "::1"])
+
+
+def is_loopback(host):
+    """Whether a host name or address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_binding(host, api_key):
+    """Raise ConfigError where others could reach the server and no key keeps them out."""
+    if api_key is None and not is_loopback(host):
+        raise ConfigError(f"--host {host} can be reached from other machines: give a key with --api-key, or MLXR_API_KEY")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which lets open requests end before it stops. A second signal stops it at once."""
+
+    def __init__(self, config, service):
+        super().__init__(config)
+        self.service, self._stopping = service, None
+
+    def handle_exit(self, sig, frame):
+        if self._stopping is not None or sig is None:
+            self.force_exit = True
+            self.should_exit = True
+            return
+        self._stopping = asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+
+    async def _stop(self):
+        logging.getLogger("mlxr.server").info('{"event": "stopping", "open": %d}', self.service.open)
+        await self.service.drain()
+        self.should_exit = True
+
+    async def serve(self, sockets=None):
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+
+def serve(service, host, port, started=None):
+    """Serve until a signal ends it. started(url): called when it listens. Returns the exit code."""
+    _log_to_stderr()
+    config = uvicorn.Config(build_app(service), host=host, port=port, log_config=None, access_log=False, lifespan="on",
+                            timeout_graceful_shutdown=5, timeout_keep_alive=65, server_header=False, h11_max_incomplete_event_size=64 << 10)
+    server = Server(config, service)
+    if started:
+        startup = server.startup
+
+        async def announced(sockets=None):
+            await startup(sockets)
+            if server.started:
+                bound = server.servers[0].sockets[0].getsockname()
+                started(f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}")
+        server.startup = announced
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    except SystemExit:                       # uvicorn's way to say that the port is taken; it has logged why
+        raise ConfigError(f"cannot listen on {host} port {port}: is another server running there?") from None
+    finally:
+        service.close()
+    return 0
+
+
+def _log_to_stderr():
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, level in (("mlxr.server", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
