@@ -3,28 +3,46 @@
 import numpy as np
 import pytest
 
+from helpers.requantized import requantized
+
 from mlxr.config import EngineConfig
 from mlxr.engine import load_engine
 from mlxr.scheduler import Work
 from mlxr.sequence import SamplingParams, Sequence
+from mlxr.weights.quants import REGISTRY
 
 pytestmark = pytest.mark.slow
 POSITIONS = 500
 
 
+def both_logits(path, text, positions):
+    """(our logits, llama.cpp's logits), [positions, vocabulary] each, of the beginning of a text."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is the judge here: install mlxr[bench]")
+    engine = load_engine(str(path), EngineConfig(kv="f16", context=positions + 8))
+    tokens = engine.tokenizer.encode(text)[:positions]
+    peer = llama_cpp.Llama(str(path), n_ctx=positions + 8, n_batch=positions, logits_all=True, verbose=False)
+    assert peer.tokenize(text.encode(), add_bos=False)[:positions] == tokens
+    peer.eval(tokens)
+    sequence = Sequence(tokens, SamplingParams(), positions + 1)
+    pages = engine.scheduler.allocator.take(positions // engine.config.page_size)
+    ours = engine.runner.logits([Work(sequence, 0, positions, False, -1, 0, pages, every=True)])
+    return np.array(ours), np.array(peer.scores[:positions])
+
+
 @pytest.fixture(scope="module")
 def both(smollm2_gguf, wikitext):
-    """(our logits, llama.cpp's logits), [POSITIONS, vocabulary] each, of the same text and file."""
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is the judge here: install mlxr[bench]")
-    engine = load_engine(str(smollm2_gguf), EngineConfig(kv="f16", context=POSITIONS + 8))
-    tokens = engine.tokenizer.encode(wikitext[3000:9000])[:POSITIONS]
-    peer = llama_cpp.Llama(str(smollm2_gguf), n_ctx=POSITIONS + 8, n_batch=POSITIONS, logits_all=True, verbose=False)
-    assert peer.tokenize(wikitext[3000:9000].encode(), add_bos=False)[:POSITIONS] == tokens
-    peer.eval(tokens)
-    sequence = Sequence(tokens, SamplingParams(), POSITIONS + 1)
-    pages = engine.scheduler.allocator.take(POSITIONS // engine.config.page_size)
-    ours = engine.runner.logits([Work(sequence, 0, POSITIONS, False, -1, 0, pages, every=True)])
-    return np.array(ours), np.array(peer.scores[:POSITIONS])
+    return both_logits(smollm2_gguf, wikitext[3000:9000], POSITIONS)
+
+
+@pytest.mark.parametrize("kind", [k for k in REGISTRY if k != "Q8_K"])      # that one is for activations
+def test_the_same_top_token_in_every_type(smollm2_gguf, wikitext, tmp_path, kind, record_property):
+    assert requantized(smollm2_gguf, tmp_path / "m.gguf", kind) >= 30
+    ours, theirs = both_logits(tmp_path / "m.gguf", wikitext[3000:9000], 200)
+    same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
+    distance = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    record_property("same_top_token", float(same))
+    print(f"{kind}: same top token {same:.3f}, relative L2 {distance:.4f}")
+    assert same >= 0.95 and distance <= 3e-2
 
 
 def test_the_same_top_token_at_96_of_100_positions(both, record_property):

@@ -122,7 +122,7 @@ def _starcoder2():
     return m.say(attention__layer_norm_epsilon=1e-5)
 
 
-_NOPE, _ROPE, _VALUE, _RANK = 64, 32, 64, 256
+_NOPE, _ROPE, _VALUE, _RANK, _Q_RANK = 64, 32, 64, 256, 256
 
 
 def _deepseek2(parts=False, lite=False):
@@ -142,7 +142,8 @@ def _deepseek2(parts=False, lite=False):
     m.fields |= sizes
     queries = HEADS * (_NOPE + _ROPE)
     if not lite:
-        m.say(attention__q_lora_rank=256).each(attn_q_a=(256, WIDTH), attn_q_a_norm=(256,), attn_q_b=(queries, 256))
+        m.say(attention__q_lora_rank=_Q_RANK).each(attn_q_a=(_Q_RANK, WIDTH), attn_q_a_norm=(_Q_RANK,),
+                                               attn_q_b=(queries, _Q_RANK))
     else:
         m.each(attn_q=(queries, WIDTH))
     m.each(attn_kv_a_mqa=(_RANK + _ROPE, WIDTH), attn_kv_a_norm=(_RANK,), attn_output=(WIDTH, HEADS * _VALUE))

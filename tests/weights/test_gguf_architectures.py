@@ -111,7 +111,7 @@ def test_f32_logits_are_llama_cpps(tmp_path, variant):
 
 
 @SLOW
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K"])
 @pytest.mark.parametrize("variant", [v for v in ALL if v != LARGE])
 def test_logits_on_blocks_are_near_llama_cpps(tmp_path, variant, kind):
     path = tmp_path / "m.gguf"
@@ -122,7 +122,7 @@ def test_logits_on_blocks_are_near_llama_cpps(tmp_path, variant, kind):
 
 
 @pytest.mark.parametrize("variant, kind", [(v, ("Q4_0", "Q8_0", "Q5_1")[i % 3]) for i, v in enumerate(FIRST)] + [
-    pytest.param(v, k, marks=SLOW) for v in ALL for k in ("F32", "Q8_0", "Q4_K", "Q6_K") if v != LARGE])
+    pytest.param(v, k, marks=SLOW) for v in ALL for k in ("F32", "Q6_K") if v != LARGE])
 def test_engine_logits_are_mlx_lms_on_decoded_weights(tmp_path, variant, kind):
     path = tmp_path / "m.gguf"
     held = random_gguf.write(path, variant, kind)
