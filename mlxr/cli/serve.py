@@ -46,9 +46,7 @@ def run(args):
     key = args.api_key if args.api_key is not None else os.environ.get("MLXR_API_KEY")
     if key == "":
         raise ConfigError("the API key is empty; leave it out, or give one")
-    from ..config import EngineConfig                # late: `mlxr --help` must not wait for mlx
-    from ..server.run import LOCAL_NAMES, check_binding, serve
-    from ..server.service import ServeConfig, Service
+    from ..server.binding import LOCAL_NAMES, check_binding
 
     check_binding(args.host, key)
     for name, low in (("max_queue", 0), ("max_tokens", 1), ("grace", 0), ("timeout", 1e-9)):
@@ -57,12 +55,17 @@ def run(args):
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {low:g}, not {value}")
     if not 0 <= args.port <= 65535:
         raise ConfigError(f"--port must be from 0 to 65535, not {args.port}")
+    memory = _memory(args.memory) or ({} if args.pool else {"memory_share": DEFAULT_SHARE})
+    from ..config import EngineConfig
+
+    engine = EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, **memory)
+    from ..server.run import serve                   # late: what is wrong above is told without a wait for mlx
+    from ..server.service import ServeConfig, Service
+
     model = args.model_option or args.model
     config = ServeConfig(name=args.alias or _name(model), api_key=key, max_queue=args.max_queue, max_body=args.max_body,
                          max_tokens=args.max_tokens, timeout=args.timeout, grace=args.grace, cors=tuple(args.cors or ()),
                          hosts=_hosts(args, key, LOCAL_NAMES), log_prompts=args.log_prompts)
-    memory = _memory(args.memory) or ({} if args.pool else {"memory_share": DEFAULT_SHARE})
-    engine = EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, **memory)
     progress = show.load_progress() if sys.stderr.isatty() else None
     service = Service(model, config, engine, warn=show.warn, progress=progress)
     print(*show.engine_lines(service.info), *show.memory_table(service.info), sep="\n", file=sys.stderr)

@@ -19,8 +19,9 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
 def _same(given, wanted):
-    """Whether two keys are equal, in a time that does not depend on where they differ or how long they are."""
-    return hmac.compare_digest(*(hashlib.sha256(k.encode("utf-8", "surrogateescape")).digest() for k in (given, wanted)))
+    """Whether a header's value is the key, in a time that does not depend on where they differ or how long they are."""
+    pair = given.encode("latin-1"), wanted.encode("utf-8")           # as headers are decoded, and as clients write them
+    return hmac.compare_digest(*(hashlib.sha256(k).digest() for k in pair))
 
 
 class Doors:

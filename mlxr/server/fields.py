@@ -194,7 +194,9 @@ def parse(model, body):
 
 
 def _refusal(error):
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    same = [e for e in found if e["loc"][:1] == found[0]["loc"][:1]]
+    first = max(same, key=lambda e: len(e["loc"]))       # of a value's alternatives, the one that went furthest
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
     if not first["loc"]:
