@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import page_bytes, peak_bytes, pool_budget, pool_pages, scratch_bytes, tail_bytes, token_bytes
+from .memory import give_back, page_bytes, peak_bytes, pool_budget, pool_pages, scratch_bytes, tail_bytes, token_bytes
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -102,6 +102,7 @@ class Engine:
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
                                    prefix_cache=config.prefix_cache and not self.recurrent)
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
+        give_back()                      # what loading and joining freed would stay resident beside the weights
         self.runner = Runner(model, self.pool, mode, shape.windows)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last

@@ -1,5 +1,7 @@
 """The memory budget: what weights, page pool, tails and scratch take, and how large a pool may be. All in bytes."""
 
+import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -9,6 +11,13 @@ import mlx.core as mx
 from .errors import ConfigError
 
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
+
+
+def give_back():
+    """Return to the system what freed arrays left behind: in MLX's cache, and in the C library's heap (glibc's keeps it)."""
+    mx.clear_cache()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def per_layer(formats, specs):

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 import gguf
 import numpy as np
 
+from mlxr.weights.quants import REGISTRY
+
+from .blocks import random_blocks
+
 
 @dataclass
 class Tiny:
@@ -95,6 +99,23 @@ def write_tiny(path, tiny=None):
     writer.write_tensors_to_file()
     writer.close()
     return held
+
+
+def write_random(path, tiny):
+    """Write a file of those shapes quickly, its matrices in random blocks of any type; nothing is returned."""
+    writer = gguf.GGUFWriter(path, tiny.arch)
+    for key, value in tiny_fields(tiny).items():
+        _add_field(writer, key, value)
+    shapes = {n: w.shape for n, w in tiny_weights(Tiny(**{**vars(tiny), "layers": 1})).items()}
+    for name, shape in shapes.items():
+        for layer in range(tiny.layers) if ".layers." in name else (0,):
+            kind = "F32" if len(shape) == 1 else tiny.embedding if "embed" in name or "lm_head" in name else tiny.quant
+            data = np.ones(shape, np.float32) if kind == "F32" else random_blocks(REGISTRY[kind], *shape, seed=layer)
+            writer.add_tensor(stored_name(name.replace(".0.", f".{layer}.")), data, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def tiny_fields(tiny):

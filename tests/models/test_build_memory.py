@@ -6,7 +6,9 @@ import sys
 
 import mlxr  # noqa: F401  (first: it decides which BLAS MLX uses)
 import mlx.core as mx
-from helpers.gguf_files import write_tiny
+import pytest
+from helpers.gguf_files import Tiny, write_random, write_tiny
+from kernels.matrices import needs_compiler
 from test_build import CONFIG, random_model, write_model
 
 _LOAD = """
@@ -59,3 +61,41 @@ def test_peak_memory_of_16_bit_weights(tmp_path, backend):
     assert m["held"] > 125e6 and (m["held"] > 250e6) == (backend == "reference")
     assert backend == "reference" or m["held"] <= 1.001 * m["file"]
     assert m["rss"] <= 1.15 * m["held"] and m["mlx"] <= 1.15 * m["held"], m
+
+
+_ENGINE = """
+import sys
+from mlxr.config import EngineConfig
+from mlxr.engine import Engine
+from mlxr.models.build import load_model
+from mlxr.weights.checkpoint import open_checkpoint
+
+def load(path):
+    checkpoint = open_checkpoint(path)
+    return Engine(load_model(checkpoint), checkpoint.config, None, EngineConfig(context=256))
+
+def resident():
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines["VmRSS"].split()[0]) * 1024
+
+first = load(sys.argv[2])
+before = resident()
+engine = load(sys.argv[1])
+pool = sum(a.nbytes for a in engine.pool.arrays)
+print((resident() - before - pool) / open_checkpoint(sys.argv[1]).nbytes, engine.fused)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="resident memory is read from /proc")
+@needs_compiler
+def test_a_loaded_q4_k_model_takes_its_file(tmp_path):
+    """Beside the pool: the engine, with q, k and v joined, which were copied for that."""
+    shape = dict(quant="Q4_K", embedding="Q6_K", hidden=1024, heads=16, kv_heads=4, head_dim=64, ff=4096, vocab=4096)
+    for name, layers in (("large.gguf", 14), ("small.gguf", 1)):
+        write_random(tmp_path / name, Tiny(layers=layers, **shape))
+    out = subprocess.run([sys.executable, "-c", _ENGINE, str(tmp_path / "large.gguf"), str(tmp_path / "small.gguf")],
+                         capture_output=True, text=True, timeout=300)
+    assert out.returncode == 0, out.stderr
+    times, fused = out.stdout.split()
+    print(f"resident: {float(times):.3f} of the file, beside the pool")
+    assert int(fused) == 14 and float(times) <= 1.05
