@@ -3,6 +3,7 @@
 import copy
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import KernelError
 from . import library, mlx_bridge
@@ -11,6 +12,24 @@ from . import library, mlx_bridge
 def possible():
     """Whether graphs can be recorded here: kernels run on the host, as lazy operations, and this is no rehearsal."""
     return library.backend() == "host" and not library.rehearsing() and mlx_bridge.bridge() is not None
+
+
+_reads = 0
+
+
+def read(array):
+    """The values of an array of a graph that is being built, as NumPy's: all that leads to it is computed now.
+
+    Whatever is read this way decides what the graph becomes, so that a graph with reads in it must not be recorded.
+    """
+    global _reads
+    _reads += 1
+    return np.array(array)
+
+
+def reads():
+    """How often `read` was called: a graph can be recorded when nothing was read while it was built."""
+    return _reads
 
 
 def write_rows(into, rows, source, values, after):

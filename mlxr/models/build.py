@@ -174,6 +174,8 @@ def _way(module, checkpoint, t, own):
     if kind != "weight" or checkpoint.is_joined(t.name):
         return FLOATS
     if experts.is_experts(module):
+        if on_kernels() and experts.fitting(t.type, t.shape):
+            return BLOCKS
         return EXPERTS if experts.has_form(block) else FLOATS
     if type(module) not in (nn.Linear, nn.Embedding):
         return FLOATS
@@ -208,7 +210,10 @@ def _stored_layer(module, checkpoint, t, block, target):
     weights = mx.array(blocks)
     if block.float_dtype:
         weights = weights.view(DTYPES[block.float_dtype])
-    layer = stored.stored_layer(module, t.type, weights, t.shape[1], target or mx.float32)
+    if experts.is_experts(module):
+        layer = experts.StoredExperts(stored.StoredMatrix(t.type, weights, t.shape[2]), t.shape, module.get("bias"))
+    else:
+        layer = stored.stored_layer(module, t.type, weights, t.shape[1], target or mx.float32)
     mx.eval(layer.parameters())
     return layer
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..errors import KernelError
 from ..kernels import attend, library
-from ..kernels.recording import Recording, possible
+from ..kernels.recording import Recording, possible, reads
 
 MOST = 32   # recordings kept: a kind of step is a number of rows, of pages a sequence has, and of pages attended to at once
 _DONE = "replayed"
@@ -18,6 +18,7 @@ class _Pass:
     key: tuple
     batch: object
     used: Counter
+    reads: int
     layers: list = field(default_factory=list)
     before: list = field(default_factory=list)
 
@@ -68,7 +69,7 @@ class Stack:
         key = *self._kind(x, batch), self._launches(parts[0])
         found = self.recordings.get(key) if self._attentions else None
         if found is None:
-            self._step = _Pass(key, batch, Counter(library.used))
+            self._step = _Pass(key, batch, Counter(library.used), reads())
             return None
         recording, used = found
         self.recordings.move_to_end(key)
@@ -88,6 +89,9 @@ class Stack:
                 batch.tail_source, *(a for layer in arrays for a in layer)]
 
     def _record(self, step, logits):
+        if reads() != step.reads:
+            self.why = "a layer reads values while the graph of a step is built"
+            return
         part = step.batch.parts[0][0]
         written = [t for p in step.layers for t in (p.pool.k_tail, p.pool.v_tail)]
         try:

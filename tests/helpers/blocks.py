@@ -22,6 +22,8 @@ def random_blocks(block, rows, columns, seed=0):
     raw = rng.integers(0, 256, (rows, columns // block.block_size, block.type_size), np.uint8)
     scales = [rng.normal(0, 1, raw.shape[:2]) for _ in block.scales_at]
     whole = rng.normal(0, 0.01, raw.shape[:2]).astype(np.float32)
+    if block.name == "MXFP4":
+        raw[..., 0] = rng.integers(118, 124, raw.shape[:2])
     if block.name == "Q8_K":
         raw[..., :4] = whole[..., None].view(np.uint8)
     for size in (0.01, None) if scales else ():  # for weights of any size, then for these divided by it

@@ -7,6 +7,7 @@ from helpers.tiny import Observer, prompts, run, tiny_engine, tiny_model
 from kernels.matrices import needs_compiler
 from test_fusion import BASE, on_kernels
 
+from mlxr.kernels.recording import read
 from mlxr.sequence import SamplingParams
 
 pytestmark = needs_compiler
@@ -83,3 +84,18 @@ def test_a_graph_that_cannot_be_recorded_still_runs(monkeypatch):
     tokens, _ = logits_of(engine, prompts([3]), 20)
     assert len(tokens[0]) == 20 and stack_of(engine).replays == 0
     assert stack_of(engine).why == "this graph cannot be recorded: it has an operation Exp"
+
+
+def test_a_graph_that_is_read_from_is_not_recorded():
+    """What was read is evaluated, so that a recording would keep this step's values for all steps to come."""
+    engine = engine_of()
+    block = engine.model.model.layers[1]
+    inner = block._compute
+
+    def read_first(x, mask, cache):
+        read(x)
+        return inner(x, mask, cache)
+    object.__setattr__(block, "_compute", read_first)
+    plain, watched = engine_of(), logits_of(engine, prompts([3]), 20)
+    assert watched[0] == logits_of(plain, prompts([3]), 20)[0]
+    assert stack_of(engine).replays == 0 and stack_of(engine).why == "a layer reads values while the graph of a step is built"

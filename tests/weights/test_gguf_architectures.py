@@ -11,17 +11,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
 from helpers import random_gguf
+from helpers.ggml_blocks import quantize
 from mlx.utils import tree_unflatten
 
+from mlxr import LLM
 from mlxr.config import EngineConfig
 from mlxr.engine import load_engine
 from mlxr.errors import UnsupportedModel, WeightsError
+from mlxr.models import build
 from mlxr.models.build import load_model
-from mlxr.models.zoo import instantiate
+from mlxr.models.experts import StoredExperts
+from mlxr.models.stored import StoredMatrix
+from mlxr.models.zoo import instantiate, lm_module
 from mlxr.scheduler import Work
 from mlxr.sequence import SamplingParams, Sequence
 from mlxr.tokenizer import load_tokenizer
@@ -141,7 +147,9 @@ def test_every_type_against_both(tmp_path, variant, kind):
     assert relative(ours, logits_of_llama_cpp(path), worst=0.1 * has_experts(variant)) <= 3e-2
 
 
-def test_gpt_oss_experts_in_mxfp4_stay_mxfp4(tmp_path):
+def test_experts_in_mxfp4_stay_mxfp4_in_mlx(tmp_path, monkeypatch):
+    """Where MLX computes the layers, as on Metal."""
+    monkeypatch.setattr(build, "on_kernels", lambda block=None: False)
     held = random_gguf.write(tmp_path / "m.gguf", "gpt-oss", "MXFP4", embedding="Q8_0")
     layer = load_model(open_checkpoint(tmp_path / "m.gguf")).model.layers[0].mlp.experts
     assert layer.gate_proj.mode == "mxfp4" and layer.gate_proj.weight.dtype == mx.uint32
@@ -150,6 +158,55 @@ def test_gpt_oss_experts_in_mxfp4_stay_mxfp4(tmp_path):
         decoded = mx.dequantize(module.weight, module.scales, group_size=32, bits=4, mode="mxfp4", dtype=mx.float32)
         assert np.array_equal(np.array(decoded), held[f"blk.0.ffn_{name}_exps.weight"])
         assert np.array_equal(np.array(module.bias), held[f"blk.0.ffn_{name}_exps.bias"])
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_0", "MXFP4"])
+def test_mlxs_experts_are_those_of_the_file(tmp_path, monkeypatch, kind):
+    held = random_gguf.write(tmp_path / "m.gguf", "qwen3moe", kind, embedding="Q8_0")
+    monkeypatch.setattr(build, "on_kernels", lambda block=None: False)
+    ours = np.array(load_model(open_checkpoint(tmp_path / "m.gguf"), "float32")(mx.array([TOKENS]))[0])
+    assert relative(ours, logits_of_mlx_lm(tmp_path / "m.gguf", held)) <= 1e-4
+
+
+@pytest.mark.skipif(not build.on_kernels(), reason="kernels are not compiled here")
+@pytest.mark.parametrize("kind", ["Q6_K", "F16"])
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_experts_on_their_blocks(kind, tokens):
+    """Against MLX's own layer on decoded weights; 40 tokens are sorted by expert, and some experts get none."""
+    rng = np.random.default_rng(tokens)
+    glu = lm_module("switch_layers").SwitchGLU(256, 512, 6, bias=True)
+    ours = lm_module("switch_layers").SwitchGLU(256, 512, 6, bias=True)
+    number = gguf.GGMLQuantizationType[kind]
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        shape = glu[name].weight.shape
+        blocks = quantize(rng.standard_normal(shape).astype(np.float32) * 0.06, kind)
+        glu[name].weight = mx.array(gguf.dequantize(blocks, number).reshape(shape).astype(np.float32))
+        glu[name].bias = mx.array(rng.standard_normal(shape[:2]).astype(np.float32))
+        weights = mx.array(blocks.view(np.float16 if kind == "F16" else np.uint8).reshape(shape[0] * shape[1], -1))
+        ours[name] = StoredExperts(StoredMatrix(kind, weights, shape[2]), shape, glu[name].bias)
+    x = mx.array(rng.standard_normal((1, tokens, 256)).astype(np.float32))
+    chosen = mx.array(np.stack([rng.permutation(5)[:2] for _ in range(tokens)])[None])    # never the last expert
+    assert relative(np.array(ours(x, chosen))[0], np.array(glu(x, chosen))[0]) <= 1e-5
+
+
+def test_a_mixture_takes_its_files_memory(tmp_path):
+    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q6_K")
+    model = load_model(open_checkpoint(tmp_path / "m.gguf"))
+    layer = model.model.layers[0].mlp.switch_mlp.down_proj
+    stored = sum(a.nbytes for a in layer.parameters()["stored"])
+    assert stored == random_gguf.EXPERTS * 256 * 210            # blocks of 256 weights in 210 bytes; rows of one block
+
+
+def test_generating_with_experts_on_their_blocks(tmp_path):
+    """Step by step, as whole prompts do."""
+    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q6_K")
+    model = load_model(open_checkpoint(tmp_path / "m.gguf"))
+    with LLM(str(tmp_path / "m.gguf"), kv="f32", context=128) as llm:
+        output = llm.generate([TOKENS[:20]], SamplingParams(max_tokens=8, temperature=0, ignore_eos=True))[0]
+    tokens = TOKENS[:20]
+    for token in output.token_ids:
+        assert int(mx.argmax(model(mx.array([tokens]))[0, -1])) == token
+        tokens = [*tokens, token]
 
 
 def test_a_variant_of_every_architecture():
