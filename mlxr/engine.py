@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import give_back, page_bytes, peak_bytes, pool_budget, pool_pages, scratch_bytes, tail_bytes, token_bytes
+from .memory import give_back, page_bytes, peak_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -91,13 +91,7 @@ class Engine:
         self.context = context_limit(model_config, config.context)
         formats = self.kv.layers(sum(1 for s in self.specs if s))
         self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
-        if config.memory_bytes or config.memory_share:
-            tails = tail_bytes(self.specs, config.page_size, config.max_batch, self.dtype)
-            left = pool_budget(config, self.weights_bytes, tails, self.scratch_bytes)
-            most = config.max_batch * (self.context // config.page_size + 1) + 1       # more could never be used
-            left = min(left, most * page_bytes(self.specs, formats, config.page_size))
-            config = replace(config, pool_bytes=left, memory_bytes=None, memory_share=None)
-        pages = pool_pages(self.specs, formats, config, self.context, self.weights_bytes, self.dtype)
+        pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes, self.scratch_bytes, self.dtype)
         self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
                                    prefix_cache=config.prefix_cache and not self.recurrent)

@@ -5,6 +5,7 @@ import ctypes
 import os
 import resource
 import sys
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -106,6 +107,20 @@ def pool_budget(config, weights, tails, scratch):
         raise ConfigError(f"--memory gives {total} bytes, but weights ({weights}), tails ({tails}) and scratch ({scratch}) "
                           f"take {weights + tails + scratch}; give more, or lower --max-batch or --token-budget")
     return left
+
+
+def settled_pages(specs, formats, config, context, weights, scratch, dtype):
+    """Pages that an engine of this config makes, with or without a budget for everything (memory_bytes, memory_share).
+
+    Bytes as for pool_pages; scratch: of scratch_bytes. Raises ConfigError as pool_budget and pool_pages do.
+    """
+    if config.memory_bytes or config.memory_share:
+        tails = tail_bytes(specs, config.page_size, config.max_batch, dtype)
+        left = pool_budget(config, weights, tails, scratch)
+        most = config.max_batch * (context // config.page_size + 1) + 1       # more could never be used
+        left = min(left, most * page_bytes(specs, formats, config.page_size))
+        config = replace(config, pool_bytes=left, memory_bytes=None, memory_share=None)
+    return pool_pages(specs, formats, config, context, weights, dtype)
 
 
 def peak_bytes():

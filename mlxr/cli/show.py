@@ -1,6 +1,9 @@
 """How the commands show numbers and progress on standard error."""
 
+import os
 import sys
+
+from ..errors import ConfigError
 
 
 def warn(message):
@@ -72,3 +75,24 @@ def load_progress():
             bar.stop()
 
     return progress
+
+
+def check_page(path):
+    """Told before hours of work: a report (--html) that could not be written. Raises ConfigError."""
+    if path is not None:
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--html {path}: there is no folder {folder}")
+        if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+            raise ConfigError(f"--html {path}: cannot be written")
+
+
+def write_page(path, make):
+    """Write the text that make() gives to --html's file, where one is named. Raises ConfigError."""
+    if path is not None:
+        try:
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(make())
+        except OSError as e:
+            raise ConfigError(f"--html {path}: {e.strerror}") from e
+        print(f"mlxr: the report is in {path}", file=sys.stderr)

@@ -42,7 +42,7 @@ def arguments(parser):
 
 def run(args):
     model, text = args.model_option or args.model, _text(args.text)
-    _check_html(args.html)
+    show.check_page(args.html)
     if args.logits:
         return _logits(args, model, text)
     from ..quality import formats, store, validation     # late: `mlxr --help` must not wait for mlx
@@ -61,7 +61,7 @@ def run(args):
         store.save(store.identity(path), report)
     accepted = validation.accepted(report, args.require) if args.require else None
     report["required"] = {"format": args.require, "accepted": accepted} if args.require else None
-    _write_html(args.html, report)
+    show.write_page(args.html, lambda: _page(report))
     if args.json:
         print(json.dumps(report))
     else:
@@ -122,28 +122,6 @@ def _logits(args, model, text):
     return 0
 
 
-def _check_html(path):
-    """Told before hours of work: a report that could not be written."""
-    if path is not None:
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--html {path}: there is no folder {folder}")
-        if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-            raise ConfigError(f"--html {path}: cannot be written")
-
-
-def _write_html(path, report):
-    if path is not None:
-        from ..quality.page import page
-
-        try:
-            with open(path, "w", encoding="utf-8") as f:
-                f.write(page(report))
-        except OSError as e:
-            raise ConfigError(f"--html {path}: {e.strerror}") from e
-        print(f"mlxr: the report is in {path}", file=sys.stderr)
-
-
 class _Progress:
     """A bar with the time left on a terminal, lines elsewhere; begins when the number of steps is known."""
 
@@ -168,3 +146,9 @@ class _Progress:
 
     def step(self):
         self._steps.step()
+
+
+def _page(report):
+    from ..quality.page import page                  # late: only where a page is wanted
+
+    return page(report)

@@ -3,9 +3,7 @@
 import math
 from html import escape
 
-WIDE, HIGH = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 84, 24, 18, 54
-SERIES = 6      # classes s0 .. s5 of the page
+from ..charts.svg import RIGHT, SERIES, WIDE, decades, frame, legend, linear, svg
 
 
 def frontier(rows):
@@ -14,9 +12,9 @@ def frontier(rows):
     points = [(r["bits"], max(r["kl"], 1e-8), r) for r in rows if r["kl"] is not None]
     if not points:
         return ""
-    across = _linear(0, max(b for b, _, _ in points) * 1.12)
-    down = _decades([k for _, k, _ in points])
-    parts = [_frame(across, down, "bits an element", "mean KL to the unquantized cache (nats)")]
+    across = linear(0, max(b for b, _, _ in points) * 1.12)
+    down = decades([k for _, k, _ in points])
+    parts = [frame(across, down, "bits an element", "mean KL to the unquantized cache (nats)")]
     best, line = math.inf, []
     for bits, kl, _ in sorted(points, key=lambda p: p[:2]):
         if kl < best:
@@ -34,7 +32,7 @@ def frontier(rows):
         parts.append(f'{mark} class="mark {row["verdict"].lower()}"><title>{escape(_tip(row))}</title></{mark[1:].split()[0]}>')
         side, tx, ty = _label_place(x, y, taken, len(row["format"]))
         parts.append(f'<text class="label" x="{tx:.1f}" y="{ty:.1f}" text-anchor="{side}">{escape(row["format"])}</text>')
-    return _svg(parts, "bits an element against KL")
+    return svg(parts, "bits an element against KL")
 
 
 def _label_place(x, y, taken, letters):
@@ -58,60 +56,11 @@ def by_layer(series, label):
     if not values:
         return ""
     longest = max(map(len, series.values()))
-    across, down = _linear(0, max(1, longest - 1), whole=True), _decades(values, percent=True)
-    parts = [_frame(across, down, "layer", label)]
+    across, down = linear(0, max(1, longest - 1), whole=True), decades(values, percent=True)
+    parts = [frame(across, down, "layer", label)]
     for i, (name, errors) in enumerate(series.items()):
         points = " ".join(f"{across.at(j):.1f},{down.at(max(e, down.low)):.1f}" for j, e in enumerate(errors))
         parts.append(f'<polyline class="line s{i % SERIES}" points="{points}"><title>{escape(name)}</title></polyline>')
         parts += [f'<circle class="dot s{i % SERIES}" cx="{across.at(j):.1f}" cy="{down.at(max(e, down.low)):.1f}" r="2.5">'
                   f"<title>{escape(name)}, layer {j}: {e:.3%}</title></circle>" for j, e in enumerate(errors)]
-    legend = "".join(f'<span><i class="key s{i % SERIES}"></i>{escape(n)}</span>' for i, n in enumerate(series))
-    return _svg(parts, label) + f'<p class="legend">{legend}</p>'
-
-
-class _Axis:
-    """A scale from values to pixels. ticks: [(value, text)]."""
-
-    def __init__(self, low, high, start, end, ticks, log=False):
-        self.low, self.ticks, self._log = low, ticks, log
-        self._low, self._high = (math.log10(low), math.log10(high)) if log else (low, high)
-        self._start, self._end = start, end
-
-    def at(self, value):
-        v = math.log10(max(value, self.low)) if self._log else value
-        return self._start + (v - self._low) / ((self._high - self._low) or 1) * (self._end - self._start)
-
-
-def _linear(low, high, whole=False):
-    step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if (high - low) / s <= 10)
-    ticks = [(v, f"{v}") for v in range(int(low), int(high) + 1, step)]
-    return _Axis(low, high, LEFT + (10 if whole else 0), WIDE - RIGHT, ticks)
-
-
-def _decades(values, percent=False):
-    """A log scale of whole decades around positive values."""
-    first, last = math.floor(math.log10(min(values)) + 1e-9), math.ceil(math.log10(max(values)) - 1e-9)
-    last = max(last, first + 1)
-    text = (lambda e: f"{10.0 ** (e + 2):g} %") if percent else (lambda e: f"{10.0 ** e:g}")
-    return _Axis(10.0 ** first, 10.0 ** last, HIGH - BOTTOM, TOP, [(10.0 ** e, text(e)) for e in range(first, last + 1)], log=True)
-
-
-def _frame(across, down, below, beside):
-    """Grid, ticks and names of the axes."""
-    parts = []
-    for value, text in down.ticks:
-        y = down.at(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for value, text in across.ticks:
-        x = across.at(value)
-        parts.append(f'<line class="tickmark" x1="{x:.1f}" x2="{x:.1f}" y1="{HIGH - BOTTOM}" y2="{HIGH - BOTTOM + 4}"/>'
-                     f'<text class="tick" x="{x:.1f}" y="{HIGH - BOTTOM + 20}" text-anchor="middle">{text}</text>')
-    middle = (TOP + HIGH - BOTTOM) / 2
-    parts.append(f'<text class="axis" x="{(LEFT + WIDE - RIGHT) / 2}" y="{HIGH - 6}" text-anchor="middle">{escape(below)}</text>'
-                 f'<text class="axis" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(beside)}</text>')
-    return "".join(parts)
-
-
-def _svg(parts, title):
-    return f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    return svg(parts, label) + legend(series)
