@@ -79,11 +79,13 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     UNROLL for (int r = 0; r < ROWS; ++r) bias[r] = 0.0f;
 #endif
 #if K_PAGE
-    for (int d = 0; d < DK; d += 32)
+    for (int d = 0; d < DK; d += 32) {
+        K_FACTORS factors = k_factors(rec, lane, d);
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            vfloat q = k_query(rec, qs + r * DK, d, bias[r], lane);
+            vfloat q = k_query(factors, qs + r * DK, d, bias[r], lane);
             st(qs, lane + (QUERY + r * DK + d), q, first(lane, DK - d));
         }
+    }
     SG_BARRIER;
 #endif
 #ifdef K_MEAN

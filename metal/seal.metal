@@ -23,7 +23,8 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
             encode_k(rec, lane, d, x);
         }
 #endif
-        for (int t = sg; t < PAGE; t += SGS) {
+        for (int i = sg; i < PAGE; i += SGS) {
+            int t = TOKEN_OF(i);
             dptr<const KVTYPE> from = take_token(values, t);
             token x;
             UNROLL for (int c = 0; c < V_COLUMNS; ++c)

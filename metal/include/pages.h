@@ -55,5 +55,6 @@ inline void rotate_key(tptr<float> row, vlane lane) {
     key x;
     UNROLL for (int c = 0; c < (DK + 31) / 32; ++c) x.v[c][0] = ld(row, lane + 32 * c, first(lane, DK - 32 * c));
     hadamard<K_STAGES>(x, lane);
+    SG_BARRIER;
     UNROLL for (int c = 0; c < (DK + 31) / 32; ++c) st(row, lane + 32 * c, x.v[c][0], first(lane, DK - 32 * c));
 }

@@ -29,9 +29,12 @@ inline vfloat units_of(int bits, vint j) {
 #define AT_K 0
 #define AT_KS (DK / K_PER * K_LOADS * PAGE)
 #define K_VALUE(rec, code, d, j, unit) AFFINE_VALUE(code, uint(rec[AT_KS + (d)]), K_BITS, j)
+#define K_FACTORS vuint
+inline vuint k_factors(dptr<const uint> rec, vlane lane, int d) {
+    return ld(rec, lane + (AT_KS + d), first(lane, DK - d));
+}
 // Channel d + lane of q in units of this page's codes; what each score gets more is added to bias.
-inline vfloat k_query(dptr<const uint> rec, tptr<float> q, int d, thread vfloat& bias, vlane lane) {
-    vuint factors = ld(rec, lane + (AT_KS + d), first(lane, DK - d));
+inline vfloat k_query(vuint factors, tptr<float> q, int d, thread vfloat& bias, vlane lane) {
     vfloat x = ld(q, lane + d, first(lane, DK - d));
     bias += x * half_hi(factors);
     return x * half_lo(factors) * units_of(K_BITS, vint(lane) & (K_PER - 1));

@@ -6,16 +6,21 @@
 #define AT_KS (AT_K + (DK - K_HIGH) / K_PER * PAGE)
 #define K_ORDER(rec, i) int(uint(rec[(i) / 4]) >> (8 * ((i) % 4)) & 255u)        // the channel at place i
 #define K_VALUE(rec, code, d, j, unit) AFFINE_VALUE(code, uint(rec[AT_KS + (d) - K_HIGH]), K_BITS, j)
+struct ranked { vint channel; vuint scale; };             // of places d + lane: the channel, and for a coded one its factors
+#define K_FACTORS ranked
+inline ranked k_factors(dptr<const uint> rec, vlane lane, int d) {
+    ranked r;
+    vuint four = ld(rec, lane + d / 4, first(lane, (DK - d) / 4 < 8 ? (DK - d) / 4 : 8));
+    r.channel = vint(simd_shuffle(four, vint(lane) / 4) >> vuint((vint(lane) & 3) * 8) & 255u);
+    r.scale = ld(rec, vint(lane) + (AT_KS + d - K_HIGH), vint(lane) >= K_HIGH - d && vint(lane) < DK - d);
+    return r;
+}
 // Place d + lane of q in units of this page's codes; what each score gets more is added to bias.
-inline vfloat k_query(dptr<const uint> rec, tptr<float> q, int d, thread vfloat& bias, vlane lane) {
-    vuint four = ld(rec, spread<32, 0, 1, 4>(lane) + d / 4, first(lane, DK - d));
-    vint channel = vint(four >> vuint((vint(lane) & 3) * 8) & 255u), place = vint(lane) + d;
-    vuint factors = ld(rec, max(place - K_HIGH, vint(0)) + AT_KS, first(lane, DK - d));
-    vfloat x = ld(q, channel, first(lane, DK - d));
-    vbool coded = place >= K_HIGH;
-    bias += select(vfloat(0.0f), x * half_hi(factors), coded);
-    vfloat unit = half_lo(factors) * units_of(K_BITS, (place - K_HIGH) & (K_PER - 1));
-    return x * select(vfloat(1.0f), unit, coded);
+inline vfloat k_query(thread const ranked& r, tptr<float> q, int d, thread vfloat& bias, vlane lane) {
+    vfloat x = ld(q, r.channel, first(lane, DK - d));
+    vint place = vint(lane) + (d - K_HIGH);
+    bias += x * half_hi(r.scale);
+    return x * select(vfloat(1.0f), half_lo(r.scale) * units_of(K_BITS, place & (K_PER - 1)), place >= 0);
 }
 #ifdef SEALING
 // Ranges of the channels; their ranks, and so the order; then words in that order.

@@ -69,12 +69,14 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
     }
     hadamard<K_STAGES>(mean, lane);
     UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
-        vuint bits = half_bits(mean.v[c][0]);
-        mean.v[c][0] = half_lo(bits);
-        if (sg == 0) st(halves_to(rec + AT_KM), lane + 32 * c, mean.v[c][0], first(lane, DK - 32 * c));
+        mean.v[c][0] = half_lo(half_bits(mean.v[c][0]));
+        vint even = vint(lane) * 2 & 30;
+        vuint w = half_pair(simd_shuffle(mean.v[c][0], even), simd_shuffle(mean.v[c][0], even + 1));
+        if (sg == 0) st(rec, lane + (AT_KM + 16 * c), w, first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
     }
     tptr<uint> words = tptr<uint>(shared + SGS * DK);
-    for (int t = sg; t < PAGE; t += SGS) {
+    for (int i = sg; i < PAGE; i += SGS) {
+        int t = TOKEN_OF(i);
         dptr<const KVTYPE> from = take_token(s, t);
         key x;
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) x.v[c][0] = vfloat(ld(from, lane + 32 * c, first(lane, DK - 32 * c)));
@@ -100,8 +102,8 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
 inline void k_third(thread const source&, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
     tptr<const uint> words = tptr<const uint>(shared + SGS * DK);
     for (int i = sg * 32; i < DK / 8 * PAGE; i += SGS * 32) {
-        vuint w = words[lane + i];
-        rec[lane + (AT_K + i)] = w;
+        vuint w = ld(words, lane + i, first(lane, DK / 8 * PAGE - i));
+        st(rec, lane + (AT_K + i), w, first(lane, DK / 8 * PAGE - i));
     }
 }
 #endif

@@ -39,6 +39,8 @@ inline vfloat4 take_four(thread const source& s, vlane lane, vint row, int d) {
     vbool is = row >= s.tails;
     return vfloat4(select(a.x, b.x, is), select(a.y, b.y, is), select(a.z, b.z, is), select(a.w, b.w, is));
 }
+// The i-th token of a loop from sg on in steps of SGS: a SIMD-group takes two neighbours, whose fp16 scales share a word.
+#define TOKEN_OF(i) ((i) / (2 * SGS) * (2 * SGS) + (i) % SGS * 2 + (i) / SGS % 2)
 #define K_STEP (K_PER < 4 ? 4 : K_PER)                    // channels that are encoded at once
 struct channels { vfloat v[K_STEP][BLOCKS]; };            // of a page's tokens; lane = token
 inline channels take_channels(thread const source& s, vlane lane, int d) {
