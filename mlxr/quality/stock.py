@@ -5,6 +5,8 @@ It rounds K and V of each token in groups of 64 elements when they are written (
 quantized. `in-forward` is a longer prompt's way: computed on the quantized cache.
 """
 
+from functools import cached_property
+
 import mlx.core as mx
 import numpy as np
 
@@ -28,17 +30,18 @@ class StockCache:
     def __init__(self, model, window, context):
         self.model, self.window, self.context = model, window, context
 
+    @cached_property
     def plain(self):
         """The caches after the context, unquantized."""
         return self._feed(seam.stock_caches(self.model))
 
-    def quantized(self, plain, bits):
-        """Quantized copies of plain caches. Raises UnsupportedModel where mlx-lm has none for this model."""
-        return _to_quantized(plain, bits)
+    def snapshot(self, bits):
+        """Quantized copies of the plain caches after the context."""
+        return _to_quantized(self.plain, bits)
 
     def in_forward(self, bits):
         """The caches after the context, with every chunk computed on the quantized cache."""
-        caches = self._feed([Dequantized(c) for c in self.quantized(seam.stock_caches(self.model), bits)])
+        caches = self._feed([Dequantized(c) for c in _to_quantized(seam.stock_caches(self.model), bits)])
         return [c.stock for c in caches]
 
     def score(self, caches):
@@ -71,6 +74,7 @@ class StockCache:
 
 
 def _to_quantized(caches, bits):
+    """Quantized copies of plain caches. Raises UnsupportedModel where mlx-lm has none for a model's caches."""
     if any(type(c).__name__ != "KVCache" for c in caches):
         kinds = sorted({type(c).__name__ for c in caches} - {"KVCache"})
         raise UnsupportedModel(f"mlx-lm has no quantized form of this model's caches ({', '.join(kinds)})")

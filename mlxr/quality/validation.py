@@ -118,7 +118,7 @@ class Validation:
         groups = [(c, g) for c, ws in self.windows.items() for g in self._groups(c, ws)]
         self._pages = max(len(g) * pages_of(c, self.base.config.page_size) for c, g in groups)
         steps = 1 + len(plan.formats) * len(self.cells) + len(self.against) * len(plan.modes)
-        probes = len(plan.formats) + 1 if plan.recall else 0
+        probes = len({formats.REFERENCE, *plan.formats}) if plan.recall else 0
         self.progress.expect(len(groups) * steps + probes + (len(plan.formats) if plan.checks else 0))
         for context, windows in groups:
             self._group(context, windows)
@@ -160,8 +160,9 @@ class Validation:
                     scores = self._cell(name, mode, stream, feed, references, reads, greedy)
                     self.scores.setdefault((name, context, mode, stream), []).extend(scores)
                     self.progress.step()
+            caches = [stock.StockCache(self.base.model, w, context) for w in windows] if self.against else []
             for name in self.against:
-                self._peer(name, context, windows, references, greedy)
+                self._peer(name, caches, references, greedy)
 
     def _reference(self, feed, windows, context):
         feed.prefill()
@@ -212,18 +213,17 @@ class Validation:
         sums = self.layers.setdefault(name, {}).setdefault(what, {}).setdefault(layer, np.zeros(2))
         sums += [mx.sum(mx.square(wrong - right)).item(), mx.sum(mx.square(right)).item()]
 
-    def _peer(self, name, context, windows, references, greedy):
+    def _peer(self, name, stocks, references, greedy):
         """mlx-lm's cache, of so many bits, on the same windows."""
+        bits = stock.FORMATS[name]
         for mode in self.plan.modes:
             self.progress.begin(f"{name}, {mode}")
-            for i, (window, reference) in enumerate(zip(windows, references)):
-                cache = stock.StockCache(self.base.model, window, context)
-                bits = stock.FORMATS[name]
-                caches = cache.in_forward(bits) if mode == "in-forward" else cache.quantized(cache.plain(), bits)
-                score = reference.score(cache.score(caches))
+            for i, (window, reference) in enumerate(zip(stocks, references)):
+                caches = window.in_forward(bits) if mode == "in-forward" else window.snapshot(bits)
+                score = reference.score(window.score(caches))
                 if greedy is not None:
-                    score.matches = (cache.greedy(caches) == greedy[i]).astype(float)
-                self.scores.setdefault((name, context, mode, "both"), []).append(score)
+                    score.matches = (window.greedy(caches) == greedy[i]).astype(float)
+                self.scores.setdefault((name, window.context, mode, "both"), []).append(score)
             self.progress.step()
 
     # ------------------------------------------------------------------ what can be measured
@@ -300,7 +300,7 @@ class Validation:
             "reference": f"unquantized pages ({formats.REFERENCE})",
             "reference_ppl": {str(c): perplexity(s) for c, s in self.references.items()},
             "text": {"name": self.text.name, "digest": self.text.digest, "tokens": len(self.passages.tokens)},
-            "plan": asdict(self.plan), "scored": SCORED, "greedy": GREEDY,
+            "plan": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.plan).items()}, "scored": SCORED, "greedy": GREEDY,
             "formats": named, "rows": rows, "streams": list(self._rows(False)), "layers": self._layer_errors(),
             "recall": probed, "checks": checked, "notes": self.notes,
         }
