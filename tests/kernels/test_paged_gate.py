@@ -8,6 +8,7 @@ from kernels.cases import TOLERANCE, Layer, Story
 from kernels.gate import needs_simulator, relative
 from kernels.paged import Launches, sealing
 from mlxr.kernels import attend as module
+from mlxr.pages.formats import NAMES
 
 pytestmark = needs_simulator
 
@@ -29,8 +30,16 @@ ATTEND = {
                                       np.linspace(-1, 2, 4)),
     "gqa 16, 256": ("f16", 16, mx.float32, dict(heads=16, kv_heads=1, dk=256, dv=256), (40,), (1,), None, None),
     "q8, 80, pages of 64": ("q8", 64, mx.float32, dict(dk=80, dv=80), (140,), (2,), None, None),
+    "q4": ("q4", 32, mx.float32, dict(heads=9, kv_heads=3), (100, 7), (1, 1), None, None),
+    "q6": ("q6", 32, mx.float32, {}, (100,), (1,), None, None),
+    "a4, k8v4 apart": ("k:a4,v:q8", 32, mx.float32, {}, (70,), (1,), None, None),
+    "k8v4, several tokens": ("k8v4", 32, mx.float32, {}, (70,), (4,), None, None),
+    "mixed": ("mixed", 32, mx.float32, {}, (100,), (1,), None, None),
+    "mixed of 2 bits, half": ("mixed:ratio=0.5,low=2", 32, mx.float16, dict(dk=128, dv=128), (70,), (1,), None, None),
+    "q4, 80, window": ("q4", 64, mx.float32, dict(dk=80, dv=96), (150,), (2,), 100, None),
+    "q4, 256, bf16": ("q4", 16, mx.bfloat16, dict(heads=4, kv_heads=1, dk=256, dv=256), (40,), (1,), None, None),
 }
-BRIEF = {"smollm2", "q8", "several tokens, window, sinks", "bf16, words of parts of lines", "gqa 16, 256"}
+BRIEF = {"smollm2", "q8", "several tokens, window, sinks", "bf16, words of parts of lines", "q4"}
 PREFILL = {
     "smollm2": ("f16", 32, mx.float32, dict(heads=9, kv_heads=3), (40, 0), (23, 9), None, None),
     "q8, window": ("q8", 32, mx.float32, {}, (100,), (20,), 40, None),
@@ -38,6 +47,12 @@ PREFILL = {
                          np.array([0.5, 2])),
     "bf16, 80 and 96": ("bf16", 16, mx.bfloat16, dict(heads=5, kv_heads=1, dk=80, dv=96), (20,), (17,), None, None),
     "f32, 256": ("f32", 16, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (20,), (20,), None, None),
+    "q4": ("q4", 32, mx.float32, dict(heads=9, kv_heads=3), (40, 0), (23, 9), None, None),
+    "q4, 80 and 96": ("q4", 32, mx.float16, dict(heads=5, kv_heads=1, dk=80, dv=96), (40,), (17,), None, None),
+    "q4, 256": ("q4", 16, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (20,), (20,), None, None),
+    "q6, 128": ("q6", 32, mx.float32, dict(heads=2, kv_heads=1, dk=128, dv=128), (40,), (12,), None, None),
+    "mixed": ("mixed", 32, mx.float32, {}, (40,), (12,), None, None),
+    "mixed, 256": ("mixed:low=2", 32, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (40,), (12,), None, None),
 }
 
 
@@ -66,9 +81,10 @@ def test_attend(name):
     assert gate.report.stats["barriers"] == 0
 
 
-def test_attend_traffic():
+@pytest.mark.parametrize("kv", ["f16", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n != "f16")])
+def test_attend_traffic(kv):
     """All that a launch reads, over the K and V that it must read."""
-    story = story_of([2047], page_size=64, heads=8, kv_heads=1, dk=128, dv=128)
+    story = story_of([2047], kv, page_size=64, heads=8, kv_heads=1, dk=128, dv=128)
     one = Launches(story, {0: 1})
     gate = one.attend()
     gate.run()
@@ -89,7 +105,7 @@ def test_split_and_merge(monkeypatch):
     one.merge(part, lse).check([one.expected], 1e-5)
 
 
-@pytest.mark.parametrize("name", cases(PREFILL, {"smollm2", "q8, window", "half, 128, sinks"}))
+@pytest.mark.parametrize("name", cases(PREFILL, {"smollm2", "q8, window", "q4"}))
 def test_prefill(name):
     one = launches_of(PREFILL[name])
     gate = one.prefill()
@@ -123,15 +139,23 @@ def test_prefill_visits(window):
 @pytest.mark.parametrize("kv, dtype, layer, filled", [
     ("f16", mx.float32, {}, 10), ("q8", mx.float32, {}, 10), ("bf16", mx.bfloat16, dict(dk=80, dv=96), 0),
     pytest.param("f32", mx.float16, dict(dk=40, dv=24), 15, marks=pytest.mark.slow),
-    pytest.param("q8", mx.bfloat16, dict(dk=80, dv=80), 3, marks=pytest.mark.slow)])
+    pytest.param("q8", mx.bfloat16, dict(dk=80, dv=80), 3, marks=pytest.mark.slow),
+    ("q4", mx.float32, {}, 10), *(pytest.param(*c, marks=pytest.mark.slow) for c in (
+        ("q6", mx.float32, {}, 10), ("mixed", mx.float32, {}, 10), ("mixed:ratio=0.5,low=2", mx.float16, dict(dk=128, dv=64), 3),
+        ("a4", mx.float32, {}, 0), ("q4", mx.bfloat16, dict(dk=80, dv=96), 5), ("k8v4", mx.float32, dict(dk=256, dv=256), 5)))])
 def test_seal(kv, dtype, layer, filled):
     """Pages from a tail and new tokens; every word of a record is written once."""
     story = story_of([filled or 16], kv, 16, dtype, **layer)
     gate, expected = sealing(story, 40)
     words = np.array(expected)
     gate.run()
-    assert (gate.outputs[0] == words).all()
-    gate.check([words], 0, written={"out": 1.0})
+    if story.format.k.rotated or story.format.v.rotated:  # sums in another order may round a scale to its neighbour
+        shape = story.page_size, story.layer.dk, story.layer.dv
+        for ours, twin in zip(*(story.format.decode(mx.array(w), *shape) for w in (gate.outputs[0], words))):
+            assert relative(np.array(ours), np.array(twin)) <= 2e-3
+        assert (gate.outputs[0] != words).mean() <= 0.05
+        words = gate.outputs[0]
+    gate.check([words], 0, written={"out": 1.0}, threadgroup_bytes=20480)
 
 
 MULTIPLY = "SIMDGROUPS {\ntptr<float> p = shared + (AT_P + sg * M * 32);\nif (c == 0)"
@@ -139,8 +163,7 @@ FAULTS = {
     "attend: a mask dropped": ("attend",
                                ("vint(lane) >= max(0, from - base) && vint(lane) < to - base", "vint(lane) < 32")),
     "attend: the own page forgotten": ("attend", ("p / PAGE > page ? (page + 1) * PAGE : 0", "(page + 1) * PAGE")),
-    "attend: an index off by one": ("attend", ("rec[lane + (AT_V + t * V_WORDS + 32 * i)]",
-                                               "rec[lane + (AT_V + t * V_WORDS + 32 * i + 1)]")),
+    "attend: an index off by one": ("attend", ("v[n] = rec[lane + (at + 32 * n)]", "v[n] = rec[lane + (at + 32 * n + 1)]")),
     "attend: a barrier removed": ("attend", ("#endif\nSG_BARRIER;\nUNROLL for (int i = 0; i < LINES; ++i)",
                                              "#endif\nUNROLL for (int i = 0; i < LINES; ++i)")),
     "attend: a wrong page": ("attend", ("pages[page + 1]", "pages[page]")),
@@ -148,20 +171,26 @@ FAULTS = {
     "prefill: the barrier before decoding removed": ("prefill",
                                                      ("TG_BARRIER;\nSIMDGROUPS {\ntake_k", "SIMDGROUPS {\ntake_k")),
     "prefill: a mask dropped": ("prefill", ("vint(lane) >= max(0, from) && vint(lane) < to", "vint(lane) < 32")),
-    "prefill: rows not zeroed": ("prefill", ("t < x.n ? V_WORDS - 32 * i : 0", "V_WORDS - 32 * i")),
-    "seal: tail rows off by one": ("seal", ("bool is_old = row < tails;", "bool is_old = row <= tails;")),
+    "prefill: rows not zeroed": ("prefill", ("t < x.n ? V_UNITS - 32 * i : 0", "V_UNITS - 32 * i")),
+    "seal: tail rows off by one": ("seal", ("bool is_old = row < s.tails;", "bool is_old = row <= s.tails;")),
     "seal: the end of a record left out": ("seal", ("i < RECORD", "i < AT_END")),
+    "seal: the barrier after the sums removed": ("seal q4", ("TG_BARRIER;\nSIMDGROUPS { k_second", "SIMDGROUPS { k_second")),
+    "seal: the barrier after the codes removed": ("seal q4", ("TG_BARRIER;\n#endif", "#endif")),
+    "attend: q not rotated": ("attend q4", ("rotate_key(qs + r * DK, lane);", ";")),
+    "attend: the output not rotated back": ("attend q4", ("* V_UNIT(j) + more) * f;\n#if V_STAGES", "* V_UNIT(j) + more) * f;\n#if 0")),
+    "prefill: plain V not rotated": ("prefill q4", ("hadamard<V_STAGES>(y, lane);", ";")),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault):
-    kind, cut = FAULTS[fault]
+    (kind, _, kv), cut = FAULTS[fault][0].partition(" "), FAULTS[fault][1]
     if kind == "seal":
-        gate, expected = sealing(story_of([5], "q8", 16, dk=40, dv=40), 40)
+        gate, expected = sealing(story_of([5], kv or "q8", 16, dk=40, dv=40), 40)
+        expected = gate.run().outputs[0] if kv else expected      # what it is compared with, test_seal tells
     else:
         table = ATTEND if kind == "attend" else PREFILL
-        one = launches_of(table["several tokens, window, sinks" if "own page" in fault else "smollm2"])
+        one = launches_of(table[kv or ("several tokens, window, sinks" if "own page" in fault else "smollm2")])
         gate, expected = getattr(one, kind)(), one.expected
     assert not gate.run().errors() and relative(gate.outputs[0], expected) <= 1e-5
     gate.run(cut=cut)
