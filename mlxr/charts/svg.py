@@ -5,7 +5,7 @@ from html import escape
 
 WIDE, HIGH = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 18, 54
-SERIES = 6      # classes s0 .. s5 of the page
+SERIES = 8      # classes s0 .. s7 of the page
 
 
 class Axis:
@@ -59,3 +59,54 @@ def svg(parts, title):
 def legend(names):
     """The key of a chart's series, in their order."""
     return '<p class="legend">' + "".join(f'<span><i class="key s{i % SERIES}"></i>{escape(n)}</span>' for i, n in enumerate(names)) + "</p>"
+
+
+def curves(series, below, beside, x_text, y_text, levels=(), marks=()):
+    """Lines on two log scales, one of {name: [(x, y)]} each, and their legend.
+
+    x_text, y_text: value -> text of a tick. levels: (y, text) of dashed lines across; marks: (x, text) of dashed lines up.
+    """
+    points = [p for ps in series.values() for p in ps]
+    xs, ys = [x for x, _ in points], [y for _, y in points if y > 0] + [y for y, _ in levels]
+    if not xs or not ys:
+        return ""
+    doubling = max(xs) / min(xs) > 100 and min(xs) >= 1024
+    ticks = [min(xs) * 4 ** i for i in range(12) if min(xs) * 4 ** i <= max(xs)] if doubling else [
+        10.0 ** e for e in range(math.ceil(math.log10(min(xs))), math.floor(math.log10(max(xs))) + 1)]
+    across = Axis(min(xs), max(xs), LEFT + 10, WIDE - RIGHT, [(t, x_text(t)) for t in ticks], log=True)
+    down = decades(ys)
+    down.ticks = [(value, y_text(value)) for value, _ in down.ticks]
+    parts = [frame(across, down, below, beside)]
+    for y, text in levels:
+        parts.append(f'<line class="front" x1="{LEFT}" x2="{WIDE - RIGHT}" y1="{down.at(y):.1f}" y2="{down.at(y):.1f}"/>'
+                     f'<text class="label" x="{LEFT + 6}" y="{down.at(y) - 5:.1f}">{escape(text)}</text>')
+    for i, (x, text) in enumerate(sorted(marks)):
+        at = across.at(min(max(x, across.low), max(xs)))
+        parts.append(f'<line class="front" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HIGH - BOTTOM}"/>'
+                     f'<text class="label" x="{at + (5 if at < WIDE / 2 else -5):.1f}" y="{HIGH - BOTTOM - 8 - 18 * (i % 5):.1f}" '
+                     f'text-anchor="{"start" if at < WIDE / 2 else "end"}">{escape(text)}</text>')
+    for i, (name, line) in enumerate(series.items()):
+        path = " ".join(f"{across.at(x):.1f},{down.at(max(y, down.low)):.1f}" for x, y in line)
+        parts.append(f'<polyline class="line s{i % SERIES}" points="{path}"><title>{escape(name)}</title></polyline>')
+    return svg(parts, below + " against " + beside) + legend(series)
+
+
+def bars(rows, names, text="{:.4g}".format):
+    """Horizontal bars, a group of them for each (label, values); None is left out. names: of the values of a group."""
+    most = max((v for _, values in rows for v in values if v), default=0)
+    if not most:
+        return ""
+    each, gap, left = 11, 8, 190
+    high = sum(each * len(values) + gap for _, values in rows) + gap
+    parts, y = [], gap
+    for label, values in rows:
+        middle = y + each * len(values) / 2 + 5
+        parts.append(f'<text class="tick" x="{left - 8}" y="{middle:.1f}" text-anchor="end">{escape(label)}</text>')
+        for i, value in enumerate(values):
+            if value:
+                wide = (WIDE - left - 70) * value / most
+                parts.append(f'<rect class="bars s{i % SERIES}" x="{left}" y="{y}" width="{wide:.1f}" height="{each - 2}"/>'
+                             f'<text class="small" x="{left + wide + 5:.1f}" y="{y + each - 2}">{text(value)}</text>')
+            y += each
+        y += gap
+    return f'<svg viewBox="0 0 {WIDE} {high}" role="img" aria-label="{escape(", ".join(names))}">{"".join(parts)}</svg>' + legend(names)

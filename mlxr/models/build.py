@@ -70,12 +70,9 @@ def make_model(config):
 # -- safetensors -----------------------------------------------------------------------------------------------------
 
 def _fill_from_safetensors(model, checkpoint, target, report):
-    weights = lazy_arrays(checkpoint)
-    weights = sanitized(model, weights)
-    quantize_layers(model, checkpoint.config, weights)
-    check_fit(model, {name: w.shape for name, w in weights.items()}, checkpoint)
+    weights = fitted(model, checkpoint)
     casts = getattr(model, "cast_predicate", None) or (lambda name: True)  # what mlx-lm keeps in fp32
-    ours = _stored_layers(model, weights)                                  # layers that compute on what is stored
+    ours = stored_layers(model, weights)                                   # layers that compute on what is stored
     kept = {f"{path}.{name}" for path in ours for name in ("weight", "scales", "biases")}
     total, done, loaded = sum(w.nbytes for w in weights.values()), 0, []
     for name in sorted(weights, key=lambda n: -weights[n].nbytes):  # largest first: its two forms while memory is free
@@ -95,6 +92,14 @@ def _fill_from_safetensors(model, checkpoint, target, report):
                                   is_leaf=nn.Module.is_module))
 
 
+def fitted(model, checkpoint):
+    """A safetensors checkpoint's arrays, lazy, as the model's class names and shapes them; its quantized layers in place."""
+    weights = sanitized(model, lazy_arrays(checkpoint))
+    quantize_layers(model, checkpoint.config, weights)
+    check_fit(model, {name: w.shape for name, w in weights.items()}, checkpoint)
+    return weights
+
+
 def on_kernels(block=None):
     """Whether linear layers run on our kernels, as a rule or on a type of GGUF blocks.
 
@@ -106,7 +111,7 @@ def on_kernels(block=None):
     return library.backend() == "host"
 
 
-def _stored_layers(model, weights):
+def stored_layers(model, weights):
     """Paths of the layers whose weights (name -> array) our kernels read as they are, whatever the dtype of activations."""
     if not on_kernels():
         return []

@@ -1,0 +1,63 @@
+"""Macs with Apple silicon: memory sizes, memory bandwidth and GPU of each chip, and how much of the memory a GPU may use.
+
+Memory sizes and bandwidth: Apple's technical specifications of the Macs with each chip (support.apple.com/specs) and its
+announcements of the M5, M5 Pro and M5 Max (apple.com/newsroom, October 2025 and March 2026). TFLOPS: Apple's own figures
+for the M1 and M2 families; for later ones Apple gives none, so they are estimated as GPU cores x 128 lanes x 2 x a clock of
+1.4 GHz (M3), 1.5 (M4) or 1.6 (M5), the M5's neural accelerators counted as 4 times that (Apple: over 4 times the M4's peak
+GPU compute for AI).
+"""
+
+from dataclasses import dataclass
+
+GIB = 1 << 30
+SOURCES = ("memory and bandwidth: Apple's technical specifications (support.apple.com/specs) and its M5 announcements",
+           "GPU TFLOPS: Apple's figures for M1 and M2; estimated from cores and clock for M3 to M5 (marked ~)",
+           "memory that a GPU may use: 2/3 up to 32 GB, 3/4 above, as Metal's recommendedMaxWorkingSetSize was on these "
+           "Macs; newer macOS versions give more on large ones (107.5 GiB of 128), and a Mac is asked itself")
+
+
+@dataclass(frozen=True)
+class Chip:
+    """bandwidth: GB/s (10^9 bytes). tflops: of 16-bit matrix products, 10^12 a second; guessed: not Apple's own figure."""
+
+    name: str
+    bandwidth: float
+    tflops: float
+    memory: tuple
+    guessed: bool = False
+
+    @property
+    def ridge(self):
+        """Operations a byte from which arithmetic, not memory, limits a kernel."""
+        return self.tflops * 1e12 / (self.bandwidth * 1e9)
+
+
+def _guess(name, bandwidth, cores, ghz, memory, factor=1):
+    return Chip(name, bandwidth, round(cores * 256 * ghz / 1e3 * factor, 1), memory, True)
+
+
+CHIPS = (
+    Chip("M1", 68.25, 2.6, (8, 16)), Chip("M1 Pro", 200, 5.2, (16, 32)), Chip("M1 Max", 400, 10.4, (32, 64)),
+    Chip("M1 Ultra", 800, 20.8, (64, 128)),
+    Chip("M2", 100, 3.6, (8, 16, 24)), Chip("M2 Pro", 200, 6.8, (16, 32)), Chip("M2 Max", 400, 13.6, (32, 64, 96)),
+    Chip("M2 Ultra", 800, 27.2, (64, 128, 192)),
+    _guess("M3", 100, 10, 1.4, (8, 16, 24)), _guess("M3 Pro", 150, 18, 1.4, (18, 36)),
+    _guess("M3 Max 30-core GPU", 300, 30, 1.4, (36, 96)), _guess("M3 Max 40-core GPU", 400, 40, 1.4, (48, 64, 128)),
+    _guess("M3 Ultra", 819, 80, 1.4, (96, 256, 512)),
+    _guess("M4", 120, 10, 1.5, (16, 24, 32)), _guess("M4 Pro", 273, 20, 1.5, (24, 48, 64)),
+    _guess("M4 Max 32-core GPU", 410, 32, 1.5, (36,)), _guess("M4 Max 40-core GPU", 546, 40, 1.5, (48, 64, 128)),
+    _guess("M5", 153.6, 10, 1.6, (16, 24, 32), 4), _guess("M5 Pro", 307, 20, 1.6, (24, 48, 64), 4),
+    _guess("M5 Max 32-core GPU", 460, 32, 1.6, (36,), 4), _guess("M5 Max 40-core GPU", 614, 40, 1.6, (48, 64, 128), 4),
+)
+
+
+def working_set(memory):
+    """Bytes that a GPU may use of a Mac with `memory` GB."""
+    return memory * GIB * 2 // 3 if memory <= 32 else memory * GIB * 3 // 4
+
+
+def chip_named(brand, memory):
+    """The Chip of a Mac's brand string ("Apple M3 Max") and memory in GB; None where it is not in the table."""
+    name = brand.removeprefix("Apple ").strip()
+    fitting = [c for c in CHIPS if c.name == name or c.name.startswith(name + " ") and "core" in c.name]
+    return next((c for c in fitting if memory in c.memory), fitting[0] if fitting else None)
