@@ -32,7 +32,12 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
         int size = min(PANEL, K - k0);
         SIMDGROUPS {
             if (HOST && sg == 0 && tg.y == 0)             // what the next 32 rows of W will be decoded from
-                for (int k = 32 * k0; k < 32 * (k0 + size); k += STEP) ahead(at(WEIGHTS, col0 + 32, k, K));
+                for (int k = 32 * k0; k < 32 * (k0 + size); k += STEP) {
+                    ahead(at(WEIGHTS, col0 + 32, k, K));
+#if SWIGLU
+                    ahead(at(WEIGHTS, col0 + 32 + N, k, K));
+#endif
+                }
             decode_panel(own, shared, lane, sg, cols, k0, size, K);
 #if SWIGLU
             decode_panel(own_up, panel_up, lane, sg, cols, k0, size, K);
@@ -51,7 +56,9 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
         TG_BARRIER;
     }
 #if SWIGLU
-    SIMDGROUPS gate(acc[MINE], up[MINE]);
+    SIMDGROUPS {
+        if (top + sg * MT < M) gate(acc[MINE], up[MINE]);
+    }
 #endif
     if (cols == 32) {
         SIMDGROUPS {

@@ -11,7 +11,7 @@ from .q_gemv import reference
 from .stored import stored
 
 TILES = {"host": (12, 64, 16), "metal": (16, 64, 4), "reference": (16, 64, 4)}  # MT, PANEL, SGS
-FEW = {4: (4, 64, 16), 8: (8, 64, 16), 12: (12, 64, 16), 16: (8, 64, 16)}  # on the host, up to so many rows
+FEW = {4: (4, 64, 1), 8: (8, 64, 1), 12: (12, 64, 1), 16: (8, 64, 2)}  # on the host, up to so many rows
 
 __all__ = ["apply", "kernel", "launch", "reference"]
 

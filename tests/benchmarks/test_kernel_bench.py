@@ -9,6 +9,7 @@ from mlxr.benchmarks import kernel_bench, kernel_cases, kernel_shapes, kernel_ta
 from mlxr.errors import ConfigError
 from mlxr.kernels import library, source
 from mlxr.kernels.twins import dequantize
+from mlxr.weights.quants import REGISTRY
 
 
 def test_every_kernel_is_in_every_preset():
@@ -32,15 +33,16 @@ def test_unknown_kernels_are_refused():
 @pytest.mark.parametrize("kind", kernel_weights.KINDS)
 def test_weights_are_the_same_for_mlx(kind, monkeypatch):
     """MLX's form decodes to what ours does; a copy has the same numbers in other memory."""
-    monkeypatch.setattr(kernel_weights, "_DISTINCT", 5 * 128)
-    w = kernel_weights.make_weights(kind, 13, 128)
-    plain = dequantize(w.arrays, w.kind, 128)
-    x = mx.array(np.eye(128, dtype=np.float32)[:9])
-    assert plain.shape == (13, 128) and mx.allclose(w.mlx_product(x), plain.T[:9], atol=1e-5) and len(set(np.array(plain[:, 0]))) == 5
+    k = 128 if kind not in REGISTRY else max(128, REGISTRY[kind].block_size)
+    monkeypatch.setattr(kernel_weights, "_DISTINCT", 5 * k)
+    w = kernel_weights.make_weights(kind, 13, k)
+    plain = dequantize(w.arrays, w.kind, k)
+    x = mx.array(np.eye(k, dtype=np.float32)[:9])
+    assert plain.shape == (13, k) and mx.allclose(w.mlx_product(x), plain.T[:9], atol=1e-5) and len(set(np.array(plain[:, 0]))) == 5
     assert mx.allclose(w.mlx_rows(mx.array([4, 12])).astype(mx.float32), plain[mx.array([4, 12])], atol=1e-5)
     assert all(mx.array_equal(a, b) for a, b in zip(w.copy().arrays, w.arrays)) and w.nbytes == sum(a.nbytes for a in w.arrays)
     with pytest.raises(ConfigError, match="no weights of kind 'Q9'"):
-        kernel_weights.make_weights("Q9", 13, 128)
+        kernel_weights.make_weights("Q9", 13, k)
 
 
 def test_relative_error():

@@ -131,7 +131,7 @@ def test_a_gguf_of_odd_widths(tmp_path, backend):
 
 def test_what_kernels_take():
     assert fitting("Q4_1", (3, 64)).name == "Q4_1" and fitting("F32", (1, 32)).name == "F32"
-    for kind, shape in (("F32", (4, 40)), ("F32", (4, 0)), ("Q8_0", (2 ** 21, 1024)), ("Q6_K", (4, 256)), (None, (4, 64)),
+    for kind, shape in (("F32", (4, 40)), ("F32", (4, 0)), ("Q8_0", (2 ** 21, 1024)), ("Q6_K", (4, 128)), (None, (4, 64)),
                         (affine(4, 128), (8, 64)), ("F16", (2, 4, 32))):
         assert fitting(kind, shape) is None, (kind, shape)
     linear = nn.Linear(64, 8)
