@@ -2,8 +2,8 @@
 // memory, once for the MT * SGS rows of x that its SIMD-groups multiply them with.
 // Built with a header of quants/, then: MT (rows of a SIMD-group; a multiple of 8 on a GPU), PANEL (of 32), SGS;
 //   SWIGLU (0 or 1)    W is gate over up, N rows each: y = silu(gate) * up
-//   RESIDUAL (0 or 1)  y += residual[M, N]
-// M a multiple of MT, K of 32, N any. Grid: N / 32, M / (MT * SGS). Threadgroup memory: 32 *
+//   BIAS (0 or 1)      y += bias[N];   RESIDUAL   y += residual[M, N]
+// K a multiple of 32, on a GPU M of MT; N any. Grid: N / 32, M / (MT * SGS). Threadgroup memory: 32 *
 // max(PANEL * (1 + SWIGLU), MT) floats.
 inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows, int k0, int size, int K) {
     vint row = min(vint(lane), vint(rows - 1));          // lane = row of W, the last one again where N is ragged
@@ -14,6 +14,9 @@ inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows
 }
 
 KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
+#if BIAS
+              dptr<const float> bias,
+#endif
 #if RESIDUAL
               dptr<const float> residual,
 #endif
@@ -47,9 +50,9 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
         SIMDGROUPS {
             int row0 = top + sg * MT;
             if (row0 < M) {
-                mma(acc[MINE], x + (long(row0) * K + k0), K, shared, size);
+                mma(acc[MINE], x + (long(row0) * K + k0), K, shared, size, 32, min(MT, M - row0));
 #if SWIGLU
-                mma(up[MINE], x + (long(row0) * K + k0), K, panel_up, size);
+                mma(up[MINE], x + (long(row0) * K + k0), K, panel_up, size, 32, min(MT, M - row0));
 #endif
             }
         }
@@ -60,14 +63,25 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
         if (top + sg * MT < M) gate(acc[MINE], up[MINE]);
     }
 #endif
+#if BIAS
+    SIMDGROUPS {
+        if (sg == 0) {
+            vfloat b = ld(bias, lane + col0, first(lane, cols));
+            for (int m = 0; m < MT; ++m) shared[lane + m * 32] = b;
+        }
+    }
+    TG_BARRIER;
+    SIMDGROUPS add(acc[MINE], shared, 32);
+    TG_BARRIER;
+#endif
     if (cols == 32) {
         SIMDGROUPS {
             int row0 = top + sg * MT;
             if (row0 < M) {
 #if RESIDUAL
-                add(acc[MINE], residual + (long(row0) * N + col0), N);
+                add(acc[MINE], residual + (long(row0) * N + col0), N, min(MT, M - row0));
 #endif
-                store(acc[MINE], y + (long(row0) * N + col0), N);
+                store(acc[MINE], y + (long(row0) * N + col0), N, min(MT, M - row0));
             }
         }
     } else {
@@ -77,7 +91,7 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
                 if (sg == turn && row0 < M) {
                     store(acc[MINE], shared, 32);
                     SG_BARRIER;
-                    for (int m = 0; m < MT; ++m) {
+                    for (int m = 0; m < min(MT, M - row0); ++m) {
                         long at0 = long(row0 + m) * N + col0;
                         vfloat v = shared[lane + m * 32];
 #if RESIDUAL

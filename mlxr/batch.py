@@ -71,6 +71,20 @@ class Batch:
         return np.concatenate([np.arange(w.start, w.start + w.count, dtype=np.int32) for w in self.works])
 
     @cached_property
+    def in_tails(self):
+        """(tail_rows, tail_source) where each new token goes to its tail, also one that completes a page."""
+        if self.seal_pages is None:
+            return self.tail_rows, self.tail_source
+        rows = [w.slot * self.page_size + i % self.page_size for w in self.works for i in range(w.start, w.start + w.count)]
+        return _ints(rows), _ints(range(len(rows)))
+
+    @cached_property
+    def full_tails(self):
+        """seal_rows of pages that lie whole in their tails: of a batch of one new token a sequence."""
+        last = self.page_size - 1
+        return _ints([w.slot * self.page_size + i for w in self.works if w.start % self.page_size == last for i in range(last + 1)])
+
+    @cached_property
     def parts(self):
         """([Part, ...], order): first the sequences with few new tokens, then those with many. order: rows of the
         parts' concatenated outputs that make the batch's, or None where these are the batch's as they are."""

@@ -101,33 +101,47 @@ constexpr int most(int m, int limit) { // the largest divisor of m up to limit
     while (m % limit) --limit;
     return limit;
 }
-template <int M, class A, class B>
-LI void mma(tile<M>& t, ptr<A> a, int lda, ptr<B> b, int K, int ldb = 32) { // += a[M][K] b[K][32]
-    static_assert(M % 4 == 0, "rows of a tile");
-    constexpr int PB = MMA_PARTS, RB = most(M, MMA_ROWS);
-    a.check(0); a.check(long(M - 1) * lda + K - 1); b.check(long(K - 1) * ldb + 31);
-    for (int m0 = 0; m0 < M; m0 += RB)
-        for (int p0 = 0; p0 < NP; p0 += PB) {
-            fpart c[RB][PB];
-            UNROLL for (int m = 0; m < RB; ++m) UNROLL for (int p = 0; p < PB; ++p) c[m][p] = t.row[m0 + m].p[p0 + p];
-            const float *x = (const float*)a.p + long(m0) * lda, *y = (const float*)b.p + p0 * W;
-            for (int k = 0; k < K; ++k, y += ldb) {
-                fpart w[PB];
-                UNROLL for (int p = 0; p < PB; ++p) w[p] = read<fpart>(y + p * W);
-                UNROLL for (int m = 0; m < RB; ++m) {
-                    float f = x[long(m) * lda + k];
-                    UNROLL for (int p = 0; p < PB; ++p) c[m][p] += f * w[p];
-                }
+// R rows from m0 on: += a[R][K] b[K][32], each row's sum in the order of k whatever R is.
+template <int R, int M> LI void mma_rows(tile<M>& t, int m0, const float* a, int lda, const float* b, int K, int ldb) {
+    constexpr int PB = MMA_PARTS;
+    for (int p0 = 0; p0 < NP; p0 += PB) {
+        fpart c[R][PB];
+        UNROLL for (int m = 0; m < R; ++m) UNROLL for (int p = 0; p < PB; ++p) c[m][p] = t.row[m0 + m].p[p0 + p];
+        const float* y = b + p0 * W;
+        for (int k = 0; k < K; ++k, y += ldb) {
+            fpart w[PB];
+            UNROLL for (int p = 0; p < PB; ++p) w[p] = read<fpart>(y + p * W);
+            UNROLL for (int m = 0; m < R; ++m) {
+                float f = a[long(m) * lda + k];
+                UNROLL for (int p = 0; p < PB; ++p) c[m][p] += f * w[p];
             }
-            UNROLL for (int m = 0; m < RB; ++m) UNROLL for (int p = 0; p < PB; ++p) t.row[m0 + m].p[p0 + p] = c[m][p];
         }
+        UNROLL for (int m = 0; m < R; ++m) UNROLL for (int p = 0; p < PB; ++p) t.row[m0 + m].p[p0 + p] = c[m][p];
+    }
 }
-// K is a multiple of 8, and so is M where the kernel is to run on Metal.
-template <int M> LI void store(tile<M>& t, ptr<float> y, int ldy) {
-    for (int m = 0; m < M; ++m) y[vspan{m * ldy}] = t.row[m];
+template <int R, int M> LI void mma_rest(int rest, tile<M>& t, int m0, const float* a, int lda, const float* b, int K, int ldb) {
+    if constexpr (R > 0) {
+        if (rest == R) mma_rows<R>(t, m0, a, lda, b, K, ldb);
+        else mma_rest<R - 1>(rest, t, m0, a, lda, b, K, ldb);
+    }
 }
-template <int M> LI void add(tile<M>& t, ptr<const float> y, int ldy) {
-    for (int m = 0; m < M; ++m) t.row[m] += y[vspan{m * ldy}];
+template <int M, class A, class B>
+LI void mma(tile<M>& t, ptr<A> a, int lda, ptr<B> b, int K, int ldb = 32, int rows = M) { // += a[rows][K] b[K][32]
+    static_assert(M % 4 == 0, "rows of a tile");
+    constexpr int RB = most(M, MMA_ROWS);
+    a.check(0); a.check(long(rows - 1) * lda + K - 1); b.check(long(K - 1) * ldb + 31);
+    const float *x = (const float*)a.p, *y = (const float*)b.p;
+    int m0 = 0;
+    for (; m0 + RB <= rows; m0 += RB) mma_rows<RB>(t, m0, x + long(m0) * lda, lda, y, K, ldb);
+    if (rows < M) mma_rest<RB - 1>(rows - m0, t, m0, x + long(m0) * lda, lda, y, K, ldb);
+}
+// K is a multiple of 8, and so is M where the kernel is to run on Metal. `rows`: the first of a tile, for those rows alone;
+// a GPU ignores it, and takes whole tiles.
+template <int M> LI void store(tile<M>& t, ptr<float> y, int ldy, int rows = M) {
+    for (int m = 0; m < rows; ++m) y[vspan{m * ldy}] = t.row[m];
+}
+template <int M> LI void add(tile<M>& t, ptr<const float> y, int ldy, int rows = M) {
+    for (int m = 0; m < rows; ++m) t.row[m] += y[vspan{m * ldy}];
 }
 template <int M> LI void gate(tile<M>& t, const tile<M>& up) {           // silu(t) * up
     for (int m = 0; m < M; ++m) t.row[m] = t.row[m] / (1.0f + exp2(t.row[m] * -1.44269504f)) * up.row[m];

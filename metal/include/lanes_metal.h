@@ -73,7 +73,9 @@ template <int M> inline void fill(thread tile<M>& t, float v) {
     for (int i = 0; i < M / 8; ++i)
         for (int j = 0; j < 4; ++j) t.c[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(v);
 }
-template <int M, typename A, typename B> inline void mma(thread tile<M>& t, A a, int lda, B b, int K, int ldb = 32) {
+// `rows`, here and below: the tile's rows that there are, for the host; a GPU computes all of them.
+template <int M, typename A, typename B>
+inline void mma(thread tile<M>& t, A a, int lda, B b, int K, int ldb = 32, int rows = M) {
     for (int k = 0; k < K; k += 8) {
         simdgroup_float8x8 x[M / 8], w;
         for (int i = 0; i < M / 8; ++i) simdgroup_load(x[i], a + i * 8 * lda + k, lda);
@@ -83,11 +85,11 @@ template <int M, typename A, typename B> inline void mma(thread tile<M>& t, A a,
         }
     }
 }
-template <int M, typename Y> inline void store(thread tile<M>& t, Y y, int ldy) {
+template <int M, typename Y> inline void store(thread tile<M>& t, Y y, int ldy, int rows = M) {
     for (int i = 0; i < M / 8; ++i)
         for (int j = 0; j < 4; ++j) simdgroup_store(t.c[i][j], y + i * 8 * ldy + j * 8, ldy);
 }
-template <int M, typename Y> inline void add(thread tile<M>& t, Y y, int ldy) {
+template <int M, typename Y> inline void add(thread tile<M>& t, Y y, int ldy, int rows = M) {
     for (int i = 0; i < M / 8; ++i)
         for (int j = 0; j < 4; ++j) {
             simdgroup_float8x8 more;

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..batch import build_batch
-from ..kernels import attend, library, merge, q_gemm, q_gemv, q_rows, read_bound, rope, seal
+from ..kernels import attend, library, merge, q_gemm, q_gemv, q_rows, read_bound, rms_norm, rope, seal
 from ..kernels.host_call import ELEMENT_OF
 from ..kernels.paged import PagedShape
 from ..pages.formats import page_format
@@ -182,6 +182,21 @@ def rotation(model, tokens):
 
     return Case(ours, theirs, "mx.fast.rope", 2 * qkv[0].nbytes + angles.nbytes, 0.0,
                 lambda: list(zip(ours(0), rope.reference(qkv[0], angles, heads, kv, d, d))), copies)
+
+
+def norming(model, rows):
+    """rms_norm: that many rows as wide as the model. MLX's own operation is what Metal uses."""
+    width, eps = model.hidden, 1e-5
+    copies = copies_of(rows * width * (dtype().size + 4))
+    x, gain = [_random(rows, width, seed=i) for i in range(min(copies, 16))], _random(width, seed=99)
+    mx.eval(x, gain)
+    k = rms_norm.kernel(ELEMENT_OF[dtype()], eps)
+
+    def ours(i):
+        return k([x[i % len(x)], gain], [(rows, width)], (-(-rows // k.sgs), 1, 1), (rows, width))
+
+    return Case(ours, lambda i: [mx.fast.rms_norm(x[i % len(x)], gain, eps)], "mx.fast.rms_norm", rows * width * (dtype().size + 4), 0.0,
+                lambda: [(ours(0)[0], rms_norm.reference(x[0], gain, eps))], copies)
 
 
 def reading(nbytes):

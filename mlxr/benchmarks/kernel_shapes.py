@@ -81,6 +81,10 @@ def rope(model, tokens):
     return Planned("rope", model.name, f"{tokens} tokens", 5e8, lambda: cases.rotation(model, tokens))
 
 
+def norm(model, rows):
+    return Planned("rms_norm", model.name, f"{rows} rows of {model.hidden}", 2e8, lambda: cases.norming(model, rows))
+
+
 def read_bound(mib=256):
     return Planned("read_bound", "", f"{mib} MiB", mib * 3e6, lambda: cases.reading(mib << 20))
 
@@ -111,7 +115,7 @@ def _tiny():
     yield gemv(SMALL, "qkv")
     yield gemm(SMALL, "o", 16)
     yield rows(SMALL, 16)
-    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1))
+    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1), norm(SMALL, 8))
 
 
 def _quick():
@@ -131,6 +135,7 @@ def _quick():
     yield prefill(EIGHT, 4096)
     yield from (merge(SMALL), seal(SMALL), seal(EIGHT), seal(SMALL, 8, "q8"))
     yield from (rope(SMALL, n) for n in (1, 512))
+    yield from (norm(SMALL, n) for n in (8, 512))
 
 
 def _full():
@@ -149,3 +154,4 @@ def _full():
         yield from (merge(model, b, u) for b in (1, 16) for u in (2, 8))
         yield from (seal(model, n, kv) for n in (1, 8) for kv in ("f16", "bf16", "f32", "q8"))
         yield from (rope(model, n) for n in (1, 16, 512))
+        yield from (norm(model, n) for n in (1, 16, 512))

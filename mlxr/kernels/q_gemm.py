@@ -5,7 +5,7 @@ import functools
 import mlx.core as mx
 
 from ..errors import KernelError
-from . import library
+from . import library, rms_norm
 from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
@@ -17,7 +17,7 @@ __all__ = ["apply", "kernel", "launch", "reference"]
 
 
 @functools.lru_cache(None)
-def kernel(kind, *, swiglu=False, residual=False, on=None, checked=False, tiles=None, flags=()):
+def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=False, tiles=None, flags=()):
     """The specialisation of a Stored type. tiles: (MT, PANEL, SGS), see metal/q_gemm.metal."""
     kind, on = stored(kind), on or library.backend()
     rows, panel, sgs = tiles or TILES[on]
@@ -26,9 +26,10 @@ def kernel(kind, *, swiglu=False, residual=False, on=None, checked=False, tiles=
         headers=(kind.header,),
         outputs=[("y", "float")],
         ints=["M", "N", "K"],
-        inputs=[*kind.parameters, ("x", "float"), *([("residual", "float")] if residual else [])],
+        inputs=[*kind.parameters, ("x", "float"), *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
         defines=dict(kind.defines)
-        | {"XTYPE": "float", "MT": rows, "PANEL": panel, "SGS": sgs, "SWIGLU": int(swiglu), "RESIDUAL": int(residual)},
+        | {"XTYPE": "float", "MT": rows, "PANEL": panel, "SGS": sgs, "SWIGLU": int(swiglu)}
+        | {"BIAS": int(bias), "RESIDUAL": int(residual)},
         shared=32 * max(panel * (2 if swiglu else 1), rows),
         on=on,
         checked=checked,
@@ -42,16 +43,16 @@ def tiles_of(m, on):
 
 
 def launch(k, m, n):
-    """(grid, rows of x that the kernel wants: m rounded up to whole tiles)."""
+    """(grid, rows of x that the kernel wants: on a GPU m rounded up to whole tiles)."""
     rows = k.defines["MT"]
-    padded = -(-m // rows) * rows
-    return (-(-n // 32), -(-padded // (rows * k.sgs)), 1), padded
+    padded = m if k.backend == "host" else -(-m // rows) * rows
+    return (-(-n // 32), -(-m // (rows * k.sgs)), 1), padded
 
 
 def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
     """x [M, K] times W [N, K] transposed: lazily [M, N] in x's dtype.
 
-    The options are those of q_gemv.apply; norm and bias are MLX operations here.
+    The options are those of q_gemv.apply.
     """
     kind = stored(kind)
     m, width = x.shape
@@ -59,13 +60,25 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     if width % kind.block:
         raise KernelError(f"q_gemm on {kind.name} weights: {width} columns are not a multiple of {kind.block}")
     on = library.backend()
-    k = kernel(kind, swiglu=swiglu, residual=residual is not None, on=on, tiles=tiles_of(m, on))
+    k = kernel(kind, swiglu=swiglu, bias=bias is not None, residual=residual is not None, on=on, tiles=tiles_of(m, on))
     if not k.ready():
         return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
-    h = x if norm is None else mx.fast.rms_norm(x, norm, eps)
-    grid, padded = launch(k, m, n)
-    rows = [a.astype(mx.float32) for a in (h, residual) if a is not None]
-    if padded != m:
-        rows = [mx.pad(a, [(0, padded - m), (0, 0)]) for a in rows]
-    y = k([*kind.inputs(weights), *rows], [(padded, n)], grid, (padded, n, width))[0][:m].astype(x.dtype)
-    return y if bias is None else y + bias
+    grid, rows = launch(k, m, n)
+    given = [*kind.inputs(weights), _padded(x if norm is None else rms_norm.apply(x, norm, eps), rows)]
+    if bias is not None:
+        given.append(_float(bias))
+    if residual is not None:
+        given.append(_padded(residual, rows))
+    y = k(given, [(rows, n)], grid, (rows, n, width))[0]
+    y = y if rows == m else y[:m]
+    return y if y.dtype == x.dtype else y.astype(x.dtype)
+
+
+def _float(a):
+    """fp32, without an operation where it is that: graphs of kernels alone can be recorded."""
+    return a if a.dtype == mx.float32 else a.astype(mx.float32)
+
+
+def _padded(a, rows):
+    a = _float(a)
+    return a if a.shape[0] == rows else mx.pad(a, [(0, rows - a.shape[0]), (0, 0)])

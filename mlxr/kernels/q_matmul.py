@@ -27,5 +27,5 @@ def kernels(kind, element="float", *, eps=None, swiglu=False, bias=False, residu
     on = library.backend()
     return [
         q_gemv.kernel(stored(kind), 1, element, eps=eps, swiglu=swiglu, bias=bias, residual=residual),
-        q_gemm.kernel(stored(kind), swiglu=swiglu, residual=residual, on=on, tiles=q_gemm.TILES[on]),
+        q_gemm.kernel(stored(kind), swiglu=swiglu, bias=bias, residual=residual, on=on, tiles=q_gemm.TILES[on]),
     ]

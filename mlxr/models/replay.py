@@ -26,13 +26,13 @@ class _Pass:
 class Stack:
     """A model's blocks and head. Decode steps whose kind was seen before are replayed; `replays` counts them.
 
-    why: why nothing is recorded, once that turned out.
+    off: set to switch replays off. why: why the last kind of step that cannot be recorded cannot.
     """
 
     def __init__(self, blocks):
         self.first = blocks[0]
         self.rotations = list({b.rotation.key: b.rotation for b in blocks}.values())
-        self.recordings, self.replays, self.why = OrderedDict(), 0, None
+        self.recordings, self.replays, self.off, self.why = OrderedDict(), 0, False, None     # a recording, or None
         self._attentions, self._layers = {}, []
         self._step = None            # a _Pass, _DONE, or None: of the step whose graph is being built
 
@@ -63,34 +63,41 @@ class Stack:
         """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
         batch = layer.batch
         parts, _ = batch.parts
-        if (self.why or layer.observer or batch.seal_pages is not None or batch.tail_rows is None or not batch.all_sampled
-                or len(parts) > 1 or parts[0].chunks or isinstance(layer.offset, int) or not possible()):
+        seals = batch.seal_pages is not None
+        if (self.off or layer.observer or not batch.all_sampled or len(parts) > 1 or parts[0].chunks or parts[0].most > 1
+                or isinstance(layer.offset, int) or not possible()):
             return None
         key = *self._kind(x, batch), self._launches(parts[0])
-        found = self.recordings.get(key) if self._attentions else None
-        if found is None:
-            self._step = _Pass(key, batch, Counter(library.used), reads())
+        if key not in self.recordings:
+            if not seals:
+                self._step = _Pass(key, batch, Counter(library.used), reads())
             return None
-        recording, used = found
         self.recordings.move_to_end(key)
+        if self.recordings[key] is None:
+            return None
+        recording, used = self.recordings[key]
         library.used.update(used)
         self.replays += 1
-        return recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0]
+        logits = recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0]
+        if seals:
+            for p in self._layers:
+                p.pool.seal_tails(batch, after=logits)
+        return logits
 
     def _kind(self, x, batch):
-        return x.shape, x.dtype, batch.slots, batch.parts[0][0].table.shape, batch.tail_rows.size
+        return x.shape, x.dtype, batch.slots, batch.parts[0][0].table.shape
 
     def _launches(self, part):
         return tuple(attend.signature(shape, part, window) for shape, window in self._attentions)
 
     def _inputs(self, batch, arrays):
         part = batch.parts[0][0]
-        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table, batch.tail_rows,
-                batch.tail_source, *(a for layer in arrays for a in layer)]
+        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table, *batch.in_tails,
+                *(a for layer in arrays for a in layer)]
 
     def _record(self, step, logits):
         if reads() != step.reads:
-            self.why = "a layer reads values while the graph of a step is built"
+            self.off, self.why = True, "a layer reads values while the graph of a step is built"
             return
         part = step.batch.parts[0][0]
         written = [t for p in step.layers for t in (p.pool.k_tail, p.pool.v_tail)]
@@ -98,11 +105,15 @@ class Stack:
             recording = Recording(self._inputs(step.batch, step.before), [logits], written)
         except KernelError as e:
             self.why = str(e)
+            self._keep(step.key, None)
             return
         if not self._attentions:
             self._attentions = {(shape, window): None for _, shape, window in part.launches}
             step.key = *step.key[:-1], self._launches(part)
         self._layers = step.layers
-        self.recordings[step.key] = recording, Counter(library.used) - step.used
+        self._keep(step.key, (recording, Counter(library.used) - step.used))
+
+    def _keep(self, key, found):
+        self.recordings[key] = found
         if len(self.recordings) > MOST:
             self.recordings.popitem(last=False)

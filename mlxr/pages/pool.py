@@ -57,6 +57,11 @@ class LayerPool:
             self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, self.k_tail,
                                 self.v_tail, k, v)
 
+    def seal_tails(self, batch, after):
+        """Seal the pages that a batch completes from the tails alone, once `after` is computed: what wrote them there."""
+        k, v = mx.depends([self.k_tail, self.v_tail], [after])
+        self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.full_tails, k, v, k, v)
+
     def keep(self, batch, k, v, after):
         """Put what is left of a batch's k and v into the tails. after: the array whose computation reads the old tails."""
         if batch.tail_rows is not None:

@@ -41,7 +41,7 @@ def test_matmul_picks_by_rows(rows, which):
 
 
 @needs_compiler
-@pytest.mark.parametrize("m", [1, 5, 11, 13, 191, 193, 400])
+@pytest.mark.parametrize("m", [1, 5, 6, 7, 8, 11, 13, 16, 17, 191, 193, 400])
 def test_every_number_of_rows(m):
     w, decoded = matrix("Q4_1", 96, 320)
     assert relative(q_gemm.apply(mx.array(activations(m, 320)), w, "Q4_1"), oracle(activations(m, 320), decoded)) < 1e-5
@@ -92,10 +92,10 @@ def test_other_cpus(kind, form):
 
 def gate(kind, m, n, width, tiles, what=()):
     w, decoded = matrix(kind, 2 * n if "swiglu" in what else n, width)
-    k = q_gemm.kernel(kind, on="metal", tiles=tiles, swiglu="swiglu" in what, residual="residual" in what)
+    k = q_gemm.kernel(kind, on="metal", tiles=tiles, **{o: o in what for o in ("swiglu", "bias", "residual")})
     grid, padded = q_gemm.launch(k, m, n)
     x, given = activations(padded, width), fused(n, width, padded, what)
-    extra = [mx.array(given["residual"])] if "residual" in what else []
+    extra = [mx.array(given[o]) for o in ("bias", "residual") if o in what]
     return Gate(k, [*stored(kind).inputs(w), mx.array(x), *extra], [(padded, n)], grid, (padded, n, width)), oracle(x, decoded, **given)
 
 
@@ -107,6 +107,7 @@ def gate(kind, m, n, width, tiles, what=()):
         ("Q8_0", 24, 40, 64, (8, 32, 2), ("residual",)),
         ("F16", 16, 32, 64, (16, 64, 1), ("residual",)),
         (affine(4, 32), 32, 40, 128, (8, 64, 4), ("swiglu",)),
+        ("Q4_1", 32, 40, 64, (16, 64, 2), ("bias", "residual")),
         ("Q4_K", 16, 40, 256, (8, 64, 2), ()),
         *(pytest.param(k, 16, 32, max(128, stored(k).block), (8, 64, 2), (), marks=pytest.mark.slow) for k in KINDS),
     ],
@@ -131,8 +132,8 @@ FAULTS = {
         "SIMDGROUPS {\nint row0 = top + sg * MT;\nif (row0 < M) {\nmma",
     ),
     "no barrier before the next panel": (
-        "panel_up, size);\n#endif\n}\n}\nTG_BARRIER;",
-        "panel_up, size);\n#endif\n}\n}",
+        "panel_up, size, 32, min(MT, M - row0));\n#endif\n}\n}\nTG_BARRIER;",
+        "panel_up, size, 32, min(MT, M - row0));\n#endif\n}\n}",
     ),
     "the last column's row not held back": ("min(vint(lane), vint(rows - 1))", "vint(lane)"),
     "a block too far": ("decode(w, row, k0 + k, K)", "decode(w, row, k0 + k + 32, K)"),
