@@ -1,8 +1,8 @@
 """Logits processors and sampling, on the device, for the whole batch at once.
 
-Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then what a guide forbids; then top-p, min-p and top-k, each looking
-at the distribution before temperature; then one draw with temperature. The draw adds Gumbel noise whose key depends on
-a request's seed and its count of tokens alone, so that no other row of the batch can change it.
+Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then what a guide forbids; then top-p, min-p
+and top-k, each looking at the distribution before temperature; then one draw with temperature. The draw adds Gumbel noise
+whose key depends on a request's seed and its count of tokens alone, so that no other row of the batch can change it.
 """
 
 import sys
@@ -50,7 +50,7 @@ def sample(logits, works, previous=None):
     """
     params = [w.sequence.params for w in works]
     raw = logits.astype(mx.float32)
-    if not any(p.temperature or p.logit_bias or _penalties(p) for p in params):
+    if not any(w.sequence.guide or p.temperature or p.logit_bias or _penalties(p) for w, p in zip(works, params)):
         return _with_logprobs(Sampled(mx.argmax(raw, axis=-1).astype(mx.int32)), raw, params)
     logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
     logits = _guided(logits, works)

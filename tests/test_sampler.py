@@ -119,6 +119,20 @@ def test_greedy_with_bias_and_penalties_in_one_batch(on_device):
     assert changed > 30                      # the penalties did decide
 
 
+def test_a_guide_bounds_its_own_row_of_a_greedy_batch():
+    """Nothing else in the batch asks for more than the most likely token."""
+    class Evens:
+        def mask(self):
+            return np.full(2, 0x55555555, np.uint32)
+
+    logits = logits_of(3)
+    logits[:, 5] = 50.0
+    works = [work(SamplingParams()) for _ in range(3)]
+    works[1].sequence.guide = Evens()
+    tokens = np.array(sample(mx.array(logits), works).tokens)
+    assert tokens.tolist() == [5, 2 * int(np.argmax(logits[1, ::2])), 5]
+
+
 def test_a_repetition_context_of_none_penalises_nothing():
     """Not even the token that is still on the device."""
     raw = logits_of(1)

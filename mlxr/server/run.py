@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-import sys
 
 import uvicorn
 
 from ..errors import ConfigError
+from . import logs
 from .app import build_app
+
 
 class Server(uvicorn.Server):
     """uvicorn's, which lets open requests end before it stops. A second signal stops it at once."""
@@ -35,7 +36,11 @@ class Server(uvicorn.Server):
 
 def serve(service, host, port, started=None):
     """Serve until a signal ends it. started(url): called when it listens. Returns the exit code."""
-    _log_to_stderr()
+    with logs.to_stderr():
+        return _serve(service, host, port, started)
+
+
+def _serve(service, host, port, started):
     config = uvicorn.Config(build_app(service), host=host, port=port, log_config=None, access_log=False, lifespan="on",
                             timeout_graceful_shutdown=5, timeout_keep_alive=65, server_header=False, h11_max_incomplete_event_size=64 << 10)
     server = Server(config, service)
@@ -57,12 +62,3 @@ def serve(service, host, port, started=None):
     finally:
         service.close()
     return 0
-
-
-def _log_to_stderr():
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name, level in (("mlxr.server", logging.INFO), ("uvicorn.error", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)

@@ -15,8 +15,8 @@ def first_line(path):
         return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
     for line in text.splitlines():
         line = line.strip()
-        if line and not line.startswith("#!") and line.startswith(("//", "#", "/*")):
-            return line.lstrip("/#* ").rstrip(" */")
+        if line and not line.startswith("#!") and line.startswith(("//", "#", "/*", "<!--")):
+            return line.removeprefix("<!--").lstrip("/#* ").removesuffix("-->").rstrip(" */")
     return ""
 
 

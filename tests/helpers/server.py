@@ -1,10 +1,11 @@
 """Runs `mlxr serve` as a process of its own, on a free port."""
 
 import json
+import os
 import re
-import select
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -13,35 +14,30 @@ from helpers.command import MLXR, environment
 
 
 class Server:
-    """A server process. url: where it listens. log: what it wrote so far."""
+    """A server process. url: where it listens. log: what it wrote so far; to a file, as a pipe that nobody reads fills up."""
 
     def __init__(self, *args, env=None):
-        self.log = ""
-        self.process = subprocess.Popen([*MLXR, "serve", "--port", "0", *map(str, args)], stderr=subprocess.PIPE,
+        self._file, self.log = tempfile.TemporaryFile(), ""
+        self.process = subprocess.Popen([*MLXR, "serve", "--port", "0", *map(str, args)], stderr=self._file,
                                         env={**environment(), **(env or {})})
         self.url = self.wait(r"serving .* on (http://\S+)")[1]
 
     def wait(self, pattern, timeout=90):
-        """Read the log until it has this; the match."""
+        """Wait until the log has this; the match."""
         end = time.monotonic() + timeout
         while True:
-            found = re.search(pattern, self.log)
+            ended = self.process.poll()
+            found = re.search(pattern, self.read_log())
             if found:
                 return found
-            left = end - time.monotonic()
-            assert left > 0, f"{pattern!r} did not appear in {self.log!r}"
-            if select.select([self.process.stderr], [], [], left)[0]:
-                data = self.process.stderr.read1(65536).decode()
-                assert data, f"the server ended ({self.process.wait()}) after {self.log!r}"
-                self.log += data
+            assert ended is None, f"the server ended ({ended}) after {self.log!r}"
+            assert time.monotonic() < end, f"{pattern!r} did not appear in {self.log!r}"
+            time.sleep(0.02)
 
     def read_log(self):
         """All that was written so far."""
-        while select.select([self.process.stderr], [], [], 0.05)[0]:
-            data = self.process.stderr.read1(65536).decode()
-            if not data:
-                break
-            self.log += data
+        size = os.fstat(self._file.fileno()).st_size
+        self.log = os.pread(self._file.fileno(), size, 0).decode(errors="replace")
         return self.log
 
     def ask(self, path, body=None, headers=None, method=None, timeout=60):
@@ -72,9 +68,7 @@ class Server:
         """SIGTERM; (exit code, log)."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        rest = self.process.communicate(timeout=timeout)[1]
-        self.log += rest.decode()
-        return self.process.returncode, self.log
+        return self.process.wait(timeout), self.read_log()
 
     def __enter__(self):
         return self
@@ -82,7 +76,8 @@ class Server:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self._file.close()
 
 
 def _parsed(data):
