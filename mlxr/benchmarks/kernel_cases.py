@@ -39,8 +39,9 @@ class Case:
     probe: tuple | None = None
 
 
-def copies_of(nbytes):
-    return max(1, min(MOST_COPIES, -(-COLD // max(1, nbytes))))
+def copies_of(nbytes, most=None):
+    """Copies of the data that keep a measurement out of the caches, `most` at most."""
+    return max(1, min(most or MOST_COPIES, -(-COLD // max(1, nbytes))))
 
 
 def dtype():
@@ -53,10 +54,10 @@ def _random(*shape, seed=0):
     return mx.array(rng.standard_normal(shape, np.float32)).astype(dtype())
 
 
-def matrix(how, kind, rows, n, k):
+def matrix(how, kind, rows, n, k, most=None):
     """q_gemv or q_gemm (`how`): `rows` activations times [n, k] stored weights."""
     one = make_weights(kind, n, k)
-    copies = copies_of(one.nbytes)
+    copies = copies_of(one.nbytes, most)
     all_weights = [one] + [one.copy() for _ in range(copies - 1)]
     x = _random(rows, k)
     mx.eval(x)
@@ -73,11 +74,11 @@ def matrix(how, kind, rows, n, k):
                 (lambda: [one.mlx_product(x[:few])], rows / few))
 
 
-def embedding(kind, count, n, k):
+def embedding(kind, count, n, k, most=None):
     """q_rows: `count` rows of [n, k] stored weights."""
     one = make_weights(kind, n, k)
     row = one.nbytes // n * count + count * k * 4
-    copies = copies_of(row)
+    copies = copies_of(row, most)
     ids = [mx.array(np.random.default_rng(i).integers(0, n, count), mx.int32) for i in range(copies)]
     mx.eval(ids)
     return Case(lambda i: [q_rows.apply(ids[i], one.arrays, one.kind, k, dtype())], lambda i: [one.mlx_rows(ids[i])], one.mlx_lookup,
@@ -85,13 +86,13 @@ def embedding(kind, count, n, k):
                                     q_rows.reference(ids[0], one.arrays, one.kind, k, dtype()))], copies)
 
 
-def attention(model, fmt, context, batch, new=1):
+def attention(model, fmt, context, batch, new=1, most=None):
     """attend (new up to 8) or prefill: `batch` sequences of `context` tokens, the last `new` of them new."""
     fmt, kv, d, heads = page_format(fmt), model.kv_heads, model.dim, model.heads
     pages = context // PAGE
     record = kv * fmt.words(PAGE, d, d) * 4
     nbytes = batch * pages * record + 2 * batch * new * heads * d * dtype().size
-    copies = copies_of(nbytes)
+    copies = copies_of(nbytes, most)
     records = _records(fmt, kv, d, 1 + pages * batch * copies)
     tails = [_random(batch * PAGE, kv, d, seed=s) for s in (1, 2)]
     q, k, v = (_random(batch * new, n, d, seed=s) for n, s in ((heads, 3), (kv, 4), (kv, 5)))
@@ -140,12 +141,12 @@ def merging(model, rows, units):
                 lambda: [(merge.merge(part, lse, dtype(), model.dim), merge.reference(part, lse).astype(dtype()))], 16)
 
 
-def sealing(model, fmt, pages):
+def sealing(model, fmt, pages, most=None):
     """seal: that many pages at once, of new tokens."""
     fmt, kv, d = page_format(fmt), model.kv_heads, model.dim
     tails = [_random(PAGE, kv, d, seed=s) for s in (1, 2)]
     plain = 2 * pages * PAGE * kv * d * dtype().size
-    copies = copies_of(plain)
+    copies = copies_of(plain, most)
     new = [[_random(pages * PAGE, kv, d, seed=3 + 2 * i + j) for j in (0, 1)] for i in range(min(copies, 16))]
     rows = mx.arange(PAGE, PAGE + pages * PAGE).astype(mx.int32)
     mx.eval(tails, new, rows)
@@ -208,12 +209,12 @@ def reading(nbytes):
                 lambda: [(read_bound.apply(words), read_bound.reference(words, units, own))])
 
 
-def gemv(kind, rows, n, k):
-    return matrix(q_gemv, kind, rows, n, k)
+def gemv(kind, rows, n, k, most=None):
+    return matrix(q_gemv, kind, rows, n, k, most)
 
 
-def gemm(kind, rows, n, k):
-    return matrix(q_gemm, kind, rows, n, k)
+def gemm(kind, rows, n, k, most=None):
+    return matrix(q_gemm, kind, rows, n, k, most)
 
 
 def _name(array):

@@ -1,5 +1,6 @@
 """Random stored weights of any size for the kernel benchmark, as our kernels read them and as MLX does."""
 
+import re
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -65,8 +66,12 @@ class Weights:
 
 
 def make_weights(name, n, k):
-    """Random Weights [n, k] of a kind in KINDS. Raises ConfigError for another, and for columns that are no whole blocks."""
-    if name not in KINDS:
+    """Random Weights [n, k] of a kind in KINDS, or of affineBITS_GROUP, with scales in float or _half or _bfloat16_t.
+
+    Raises ConfigError for another, and for columns that are no whole blocks.
+    """
+    packed = re.fullmatch(r"affine(\d)_(\d+)(?:_(float|half|bfloat16_t))?", name)
+    if name not in KINDS and not packed:
         raise ConfigError(f"there are no weights of kind {name!r} to measure; there are {', '.join(KINDS)}")
     rng, distinct = np.random.default_rng(0), max(1, min(n, _DISTINCT // k))
 
@@ -77,10 +82,11 @@ def make_weights(name, n, k):
     if name == "F16":
         w = whole(mx.array(rng.standard_normal((distinct, k), np.float32)).astype(mx.float16))
         made = Weights(stored("F16"), arrays(w, "F16"), k)
-    elif name == "affine4_64":
-        parts = mx.quantize(mx.array(rng.standard_normal((distinct, k), np.float32)), group_size=64, bits=4)
-        parts = tuple(whole(p) for p in parts)
-        made = Weights(affine(4, 64, mx.float32), parts, k, parts, 64, 4)
+    elif packed:
+        bits, group, scales = int(packed[1]), int(packed[2]), {"half": mx.float16, "bfloat16_t": mx.bfloat16}.get(packed[3], mx.float32)
+        codes, *factors = mx.quantize(mx.array(rng.standard_normal((distinct, k), np.float32)), group_size=group, bits=bits)
+        parts = tuple(whole(p) for p in (codes, *(f.astype(scales) for f in factors)))
+        made = Weights(affine(bits, group, scales), parts, k, parts, group, bits)
     else:
         block = REGISTRY[name]
         if k % block.block_size:

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from .._version import __version__
+from ..kernels.tuning import chip
 
 PACKAGES = {"mlx": "mlx", "mlx_lm": "mlx-lm", "llama_cpp_python": "llama-cpp-python", "numpy": "numpy"}
 
@@ -23,14 +24,8 @@ def versions():
 
 def machine():
     """System, CPU, its logical CPUs that this process may use, memory in bytes, load average of the last minute."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    except OSError:
-        pass
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"system": f"{platform.system()} {platform.machine()}", "cpu": cpu, "cpus": cpus,
+    return {"system": f"{platform.system()} {platform.machine()}", "cpu": chip(), "cpus": cpus,
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "load": round(os.getloadavg()[0], 2)}
 
 

@@ -25,9 +25,8 @@ def token_bias(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form TOKEN_ID=BIAS, for example 42=-5") from None
 
 
-def add_model(parser):
-    parser.add_argument("model", nargs="?", metavar="MODEL",
-                        help="folder, .gguf file, Hugging Face repo id or alias (default: smollm2-135m)")
+def add_model(parser, what="(default: smollm2-135m)"):
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"folder, .gguf file, Hugging Face repo id or alias {what}")
     parser.add_argument("--model", dest="model_option", metavar="MODEL", help="MODEL, as an option")
 
 

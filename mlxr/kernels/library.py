@@ -16,7 +16,7 @@ import threading
 import mlx.core as mx
 
 from ..errors import ConfigError, KernelError
-from . import host_build, host_call, mlx_bridge, source
+from . import host_build, host_call, mlx_bridge, source, tuning
 
 BACKENDS = ("metal", "host", "reference")
 used = collections.Counter()  # (kernel name, backend) -> calls
@@ -103,6 +103,9 @@ class Kernel:
     ):
         self.name, self.inputs, self.outputs, self.ints = name, tuple(inputs), tuple(outputs), tuple(ints)
         self.backend, self.checked, self.flags = on or backend(), checked, list(flags)
+        if not checked and (why := tuning.refused(name, self.backend)):
+            _say(f"kernel {name} runs on MLX's own operations: mlxr doctor found it wrong on this machine ({why})")
+            self.backend = "reference"
         self.defines = {**(defines or {}), **((metal if self.backend == "metal" else host) or {})}
         self.shared = shared.get(self.backend, 0) if isinstance(shared, dict) else shared
         self.text = source.kernel_text(name, tuple(headers)) if text is None else source.strip(source.flatten(text))

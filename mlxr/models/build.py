@@ -6,7 +6,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import ConfigError, MlxrError, UnsupportedModel, WeightsError
-from ..kernels import library
+from ..kernels import library, tuning
 from . import experts, stored
 from .linear import QuantEmbedding, QuantLinear, adopt, on_cpu
 from .own_weights import own_weights
@@ -100,25 +100,40 @@ def fitted(model, checkpoint):
     return weights
 
 
-def on_kernels(block=None):
-    """Whether linear layers run on our kernels, as a rule or on a type of GGUF blocks.
+def on_kernels(block=None, shape=()):
+    """Whether linear layers run on our kernels, as a rule or on a type of GGUF blocks [out, in].
 
     On a CPU with a compiler they do. On Metal MLX's own are the default, and ours serve blocks that MLX has no format of
-    the same scales for: 6-bit scales of scales would be rounded to 16 bits, or spread over more bytes.
+    the same scales for: 6-bit scales of scales would be rounded to 16 bits, or spread over more bytes. What mlxr doctor
+    measured there decides before that.
     """
     if library.backend() == "metal" and block is not None:
+        if (measured := tuning.choice(block.name, shape)) and block.affine_bits:
+            return measured == tuning.OURS
         return block.block_size > 1 and not (block.affine_bits and block.affine_halves)
     return library.backend() == "host"
 
 
 def stored_layers(model, weights):
-    """Paths of the layers whose weights (name -> array) our kernels read as they are, whatever the dtype of activations."""
-    if not on_kernels():
+    """Paths of the layers whose weights (name -> array) our kernels read as they are, whatever the dtype of activations.
+
+    On a CPU all that can be; on Metal those for which mlxr doctor measured that ours are faster.
+    """
+    if library.backend() == "reference":
         return []
     own = own_weights(model)
     paths = {name.rpartition(".")[0] for name in weights if name.endswith(".weight")}
     return [path for path, module in model.named_modules() if path in paths and path.rpartition(".")[2] not in own
-            and stored.kind_of(module, {n: weights.get(f"{path}.{n}") for n in ("weight", "scales", "biases")})]
+            and _ours(stored.kind_of(module, {n: weights.get(f"{path}.{n}") for n in ("weight", "scales", "biases")}),
+                      weights[f"{path}.weight"].shape)]
+
+
+def _ours(kind, shape):
+    """Whether our kernels take a layer's weights as they are stored. kind: of stored.kind_of; shape: of its array."""
+    if kind is None or on_kernels():
+        return kind is not None
+    bits = dict(kind.defines).get("BITS", 32)
+    return tuning.choice(kind.name, (shape[0], shape[1] * 32 // bits)) == tuning.OURS
 
 
 def lazy_arrays(checkpoint):
@@ -184,7 +199,7 @@ def _way(module, checkpoint, t, own):
         return EXPERTS if experts.has_form(block) else FLOATS
     if type(module) not in (nn.Linear, nn.Embedding):
         return FLOATS
-    if on_kernels(block) and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
+    if on_kernels(block, t.shape) and stored.fitting(t.type, t.shape) and path.rpartition(".")[2] not in own:
         return BLOCKS
     return QUANTIZED if block.affine_bits else FLOATS
 

@@ -19,6 +19,7 @@ from ..pages.pool import LayerSpec
 from ..weights import hub
 from ..weights.checkpoint import open_checkpoint
 from ..weights.locate import ALIASES, locate, split_repo
+from .configs import CONFIGS
 
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
 _EXPERTS = (("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "num_experts_per_toks"),
@@ -66,11 +67,6 @@ class PlannedModel:
         return self.parameters - self.table - self.expert * (1 - self.routed) if self.parameters else 0
 
 
-def bundled():
-    """{name: config} of the models whose sizes the package knows, in the form of a Hugging Face config.json."""
-    return json.loads((Path(__file__).parent / "configs" / "models.json").read_text())
-
-
 def from_numbers(layers, heads, kv_heads, head_dim, parameters=None, bits=None):
     """A PlannedModel of equal attention layers. bits: of a weight (default 16). Raises ConfigError for numbers that no
     model has."""
@@ -92,7 +88,7 @@ def from_name(name=None, bits=None, dtype=None):
 
     bits: of a weight, in place of what the model has. dtype: of activations. Raises what locating and reading raise.
     """
-    known = bundled().get(str(name).lower()) if name is not None and not Path(name).exists() else None
+    known = CONFIGS.get(str(name).lower()) if name is not None and not Path(name).exists() else None
     if known and not str(name).lower() in ALIASES:
         return _of_config(known, str(name), "bundled numbers", bits, dtype)
     repo, file = split_repo(str(name)) if name is not None and not Path(str(name)).expanduser().exists() else (None, None)
@@ -103,7 +99,7 @@ def from_name(name=None, bits=None, dtype=None):
     try:
         path = locate(name)
     except ModelNotFound as e:
-        raise ModelNotFound(f"{e}; or, for a plan, a config.json or one of: {', '.join(bundled())}") from None
+        raise ModelNotFound(f"{e}; or, for a plan, a config.json or one of: {', '.join(CONFIGS)}") from None
     if path.is_dir() and not any(path.glob("*.safetensors")):
         return _of_config(_read(path / "config.json"), str(path), "config.json", bits, dtype)
     return _of_files(path, bits, dtype)

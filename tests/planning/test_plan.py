@@ -16,7 +16,8 @@ from mlxr.engine import load_engine
 from mlxr.errors import ConfigError, UnsupportedModel
 from mlxr.memory import scratch_bytes, settled_pages
 from mlxr.planning import macs
-from mlxr.planning.model import bundled, from_name, from_numbers
+from mlxr.planning.configs import CONFIGS
+from mlxr.planning.model import from_name, from_numbers
 from mlxr.planning.page import page
 from mlxr.planning.plan import make_plan
 
@@ -119,7 +120,7 @@ def test_experts_that_no_token_takes_are_not_read():
 
 
 def test_a_config_alone_is_enough(tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({**bundled()["qwen3-4b"], "quantization": {"bits": 4, "group_size": 64}}))
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIGS["qwen3-4b"], "quantization": {"bits": 4, "group_size": 64}}))
     for name in (tmp_path, tmp_path / "config.json"):
         p = plan_of(name)
         assert p["weights_bytes"] == int(4_022_468_096 * 4.5 / 8) and p["source"] == "config.json"

@@ -1,0 +1,1 @@
+"""The examination of a machine: every kernel against its twin, whose products are faster, donation, memory."""
