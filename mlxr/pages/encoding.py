@@ -49,6 +49,11 @@ class Encoding:
         options = ",".join(f"{f.name}={getattr(self, f.name):g}" for f in dataclasses.fields(self))
         return self.name + (":" + options if options else "")
 
+    @property
+    def on_kernels(self):
+        """Whether there is code by which kernels read and write it."""
+        return bool(self.header or self.shared)
+
     def defines(self, d):
         """Macros for the kernels, for heads of d elements."""
         k = self.kind

@@ -9,6 +9,7 @@ import functools
 import importlib
 import pkgutil
 import re
+import types
 
 from ...errors import ConfigError
 from ..format import PageFormat
@@ -17,11 +18,28 @@ _SHARED = ("plain", "affine")      # what formats are made of
 NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED))
 
 
-@functools.lru_cache(None)
+_registered = {}                   # formats from outside of this package: name -> what stands for their module
+
+
+def register(name, k, v):
+    """Make a page format from outside of this package known under a name. k, v: classes of Encoding.
+
+    Raises ConfigError for a name that is taken, or is no plain word.
+    """
+    if name in NAMES or name in _registered or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ConfigError(f"{name!r} cannot be the name of a page format: it is taken, or not of a-z, 0-9 and _")
+    _registered[name] = types.SimpleNamespace(K=k, V=v)
+
+
 def module(name):
     """The module of a format. Raises ConfigError, naming those there are."""
+    return _registered.get(name) or _module(name)
+
+
+@functools.lru_cache(None)
+def _module(name):
     if name not in NAMES:
-        raise ConfigError(f"unknown page format {name!r}; there are {', '.join(NAMES)}")
+        raise ConfigError(f"unknown page format {name!r}; there are {', '.join((*NAMES, *_registered))}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
