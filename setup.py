@@ -9,4 +9,4 @@ sources = {"mlxr._metal" + "".join(f".{part}" for part in f.parts[1:]): str(f) f
 
 setup(packages=[*find_packages(include=["mlxr*"]), *sources], package_dir=sources,
       package_data={**{name: ["*.metal", "*.h", "*.md"] for name in sources}, "mlxr.kernels": ["host/*.cpp"],
-                    "mlxr.quality": ["texts/*.txt"], "mlxr.server": ["page/*.html"]})
+                    "mlxr": ["docs/*.md"], "mlxr.quality": ["texts/*.txt"], "mlxr.server": ["page/*.html"]})
