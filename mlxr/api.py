@@ -116,6 +116,8 @@ class EngineThread:
         except BaseException as e:            # a bug or a device failure: nobody may wait for ever
             self._failure = e
         self._closed.set()
+        if not self._failure:
+            engine.close()
         error = self._failure or EngineClosed("the engine was closed")
         for request in list(engine.requests.values()):       # whoever is not released still waits for something
             request.sink(error)

@@ -24,6 +24,7 @@ class EngineConfig:
     memory_bytes, memory_share: a budget for weights, pool, tails and scratch together, in bytes or as a share of the
                    machine; what the others leave is the pool's. Not with pool_bytes.
     prefix_cache:  requests share the pages of equal beginnings. Models with a recurrent state cannot.
+    cache_dir:     folder that keeps sealed pages of prompts over restarts, within cache_dir_bytes; None keeps none.
     Raises ConfigError for a value that cannot be used.
     """
 
@@ -38,6 +39,8 @@ class EngineConfig:
     prefix_cache: bool = True
     memory_bytes: int | None = None
     memory_share: float | None = None
+    cache_dir: str | None = None
+    cache_dir_bytes: int = 8 << 30
 
     def __post_init__(self):
         if self.page_size not in PAGE_SIZES:
@@ -46,7 +49,7 @@ class EngineConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("pool_bytes", "pool_tokens", "context", "memory_bytes"):
+        for name in ("pool_bytes", "pool_tokens", "context", "memory_bytes", "cache_dir_bytes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"{name} must be a whole number of at least 1, or None, not {value!r}")
@@ -54,5 +57,7 @@ class EngineConfig:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.memory_share is not None and not 0 < self.memory_share <= 1:
             raise ConfigError(f"memory_share must be more than 0 and at most 1, not {self.memory_share!r}")
+        if self.cache_dir is not None and not self.prefix_cache:
+            raise ConfigError("cache_dir keeps the prefix cache, which prefix_cache=False turns off; give one or the other")
         if sum(x is not None for x in (self.pool_bytes, self.memory_bytes, self.memory_share)) > 1:
             raise ConfigError("give one of pool_bytes (--pool), memory_bytes and memory_share (--memory)")

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import mlx.core as mx
 
+from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
 from .memory import give_back, page_bytes, peak_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
@@ -16,9 +17,12 @@ from .models.fusion import fuse
 from .models.modes import GATHERED, PAGED, REFUSED, mode_of, settle
 from .models.stored import kinds_in
 from .output import StopWatch, StreamChunk, TokenLogprob
+from .pace import Pace
 from .pages.format import effective_bits
 from .pages.pool import PagePool
 from .pages.spec import parse_kv
+from .pages.store import PageStore
+from .persistence import Persistence
 from .rehearsal import kernels_of
 from .runner import Runner
 from .scheduler import Scheduler
@@ -26,6 +30,7 @@ from .sequence import Handling, Sequence
 from .tokenizer import ChatIds, load_tokenizer
 from .trial import trial
 from .weights.checkpoint import open_checkpoint
+from .weights.identity import identity
 from .weights.locate import locate
 
 
@@ -63,8 +68,11 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     tokenizer = load_tokenizer(path)
     if size_pool:
         config = replace(config, pool_tokens=size_pool(tokenizer))
+    key = identity(path) if config.cache_dir else ""
     built = load_model(checkpoint, config.dtype, progress=progress)
     engine = Engine(built, checkpoint.config, tokenizer, config, settle(mode, built), str(path))
+    if config.cache_dir:
+        engine.persist(key, warn)
     if library.backend() == "metal":
         trial(engine)
     library.warm(engine.kernels)                 # now, all at once, rather than one by one in the middle of a text
@@ -100,6 +108,8 @@ class Engine:
         self.runner = Runner(model, self.pool, mode, shape.windows)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last
+        self.pace = Pace()
+        self.persistence = None
         self.steps = self.computed = self.preemptions = 0
 
     def sibling(self, **changes):
@@ -108,6 +118,22 @@ class Engine:
         if library.backend() == "metal":
             trial(engine)
         return engine
+
+    def persist(self, model, warn=None):
+        """Keep sealed pages in config.cache_dir. model: identity of its files. Raises ConfigError where that cannot be."""
+        if not self.scheduler.cache:
+            return warn and warn(f"--cache-dir keeps nothing: {self._uncached}")
+        formats = " ".join(map(repr, self.pool.formats))
+        kind = (f"mlxr {__version__}, model {model}, {self.architecture}, {library.backend()}, {self.dtype}, "
+                f"pages of {self.config.page_size} tokens: {formats}")
+        store = PageStore(self.config.cache_dir, kind, page_bytes(self.specs, self.pool.formats, self.config.page_size),
+                          self.config.cache_dir_bytes)
+        self.persistence = Persistence(store, self.pool, self.scheduler)
+
+    def close(self):
+        """Write what is to outlast this process."""
+        if self.persistence:
+            self.persistence.close()
 
     # ------------------------------------------------------------------ requests
 
@@ -128,6 +154,8 @@ class Engine:
         sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed,
                             priority=handling.priority, salt=handling.cache_salt, cache_note=self._uncached,
                             guide=handling.guide and handling.guide())
+        if self.persistence:
+            self.persistence.restore(tokens, handling.cache_salt)
         self.scheduler.add(sequence)
         text = self.tokenizer.stream(skip_special=not handling.show_special, continues=not isinstance(prompt, ChatIds))
         request = Request(sequence, text, StopWatch(params.stop))
@@ -162,13 +190,19 @@ class Engine:
         if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
             before, self._in_flight = self._in_flight, None
             chunks += self._read(*before)
+        self.scheduler.beside = self.pace.beside
         plan = self.scheduler.schedule()
+        if self.persistence and plan.seals(self.config.page_size):
+            self.persistence.save()      # such a step waits for the one before it in any case
         launched = (plan, self.runner.launch(plan)) if plan else None
         self.steps += bool(plan)
         self.computed += plan.tokens
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
-        return chunks + (self._read(*before) if before else [])
+        chunks += self._read(*before) if before else []
+        if self.persistence and not self.busy:
+            self.persistence.save()
+        return chunks
 
     def _expire(self):
         """End the requests whose time is over."""
@@ -181,9 +215,11 @@ class Engine:
         return chunks
 
     def _read(self, plan, sampled):
-        if sampled is None:
+        if sampled is None:              # nothing to wait for, so that nobody knows when it is computed
+            self.pace.forget()
             return []
         tokens = sampled.tokens.tolist()
+        self.pace.note(time.perf_counter(), plan, self._in_flight and self._in_flight[0])
         row = {work.sequence.id: i for i, work in enumerate(plan.samples)}
         return [(self.requests[s.id], self._chunk(self.requests[s.id], t, sampled, row[s.id]))
                 for s, t in self.scheduler.commit(plan, tokens)]
@@ -268,7 +304,8 @@ class Engine:
         return {"steps": self.steps, "tokens": self.computed, "preemptions": self.preemptions,
                 "pages_free": allocator.free, "pages_used": allocator.used, "running": len(self.scheduler.running),
                 "waiting": len(self.scheduler.waiting), "pages_cached": allocator.kept,
-                "cache_evictions": cache.evicted if cache else 0, "peak_bytes": peak_bytes()}
+                "cache_evictions": cache.evicted if cache else 0, "peak_bytes": peak_bytes(),
+                **(self.persistence.store.stats() if self.persistence else {})}
 
 
 def leave_thread():

@@ -33,7 +33,7 @@ class Runner:
         for sequence in plan.preempted:
             self.forget(sequence)
         self.pool.reserve(tail_slots(max(w.slot for w in plan.works) + 1))
-        if any((w.start + w.count) // self.pool.page_size > w.start // self.pool.page_size for w in plan.works):
+        if plan.seals(self.pool.page_size):
             # A seal reuses the pool's buffer only when no reader of it is in flight.
             mx.synchronize()
         logits = self.logits(plan.works)

@@ -45,6 +45,10 @@ class Plan:
         """The works whose sequences get a token, in the order of the step's output rows."""
         return [w for w in self.works if w.sample]
 
+    def seals(self, page_size):
+        """Whether it completes a page."""
+        return any((w.start + w.count) // page_size > w.start // page_size for w in self.works)
+
     def __bool__(self):
         return bool(self.works)
 
@@ -98,12 +102,12 @@ class Scheduler:
             for sequence in self.running:            # what they computed so far was launched: others may read it now
                 self.cache.learn(sequence, sequence.computed)
         budget = self.token_budget
-        for decoding in (True, False):
-            for sequence in list(self.running):
-                if budget and sequence.status is Status.RUNNING and (self._left(sequence) == 1) == decoding:
-                    budget -= self._plan(plan, sequence, budget)
-            if decoding and plan.works:
-                budget = min(budget, self.beside)
+        for sequence in [s for s in self.running if self._left(s) == 1]:
+            if budget and sequence.status is Status.RUNNING:
+                budget -= self._plan(plan, sequence, budget)
+        if plan.works:
+            budget = min(budget, self.beside)
+        budget = self._prefill(plan, budget)
         while budget and not plan.preempted:
             sequence = self._admit(plan)
             if sequence is None:
@@ -154,6 +158,26 @@ class Scheduler:
         if sequence.total >= sequence.limit or (sequence.guide and sequence.pending):
             return 0
         return sequence.total - sequence.computed
+
+    def _prefill(self, plan, budget):
+        """Plan chunks of prompts: what is left shortest first, but a quarter for the first in rank. Returns what is left."""
+        def prompts():
+            return [s for s in self.running if self._left(s) > 1]
+
+        while budget and not plan.preempted and self.waiting and prompts():
+            if self.waiting[0].total >= min(map(self._left, prompts())) or not self._admit(plan):
+                break                                # those that are shorter do not wait for a long prompt to end
+        chosen = sorted(prompts(), key=self._left)
+        if not chosen:
+            return budget
+        first = min(chosen, key=_rank)
+        kept = 0 if first is chosen[0] else min(self._left(first), -(-budget // 4))
+        for sequence in chosen:
+            if sequence is first:
+                kept = 0
+            if budget > kept and sequence.status is Status.RUNNING:
+                budget -= self._plan(plan, sequence, budget - kept)
+        return budget
 
     def _plan(self, plan, sequence, budget):
         """Add the sequence's next tokens to the plan, and return how many they are."""

@@ -13,7 +13,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 # know no other part, except that a tokenizer may be read from a GGUF file.
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
-BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner"}
+BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner", "pace", "persistence"}
 BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides"}
 MAY_IMPORT = {
     "errors": set(),
@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "scheduler": DATA | {"pages"},
     "runner": DATA | {"batch", "sampler", "models", "kernels", "pages"},
     "guides": BOTTOM,
+    "pace": set(),
+    "persistence": {"pages"},
     "rehearsal": DATA | {"kernels", "models", "scheduler"},
     "trial": DATA | {"kernels", "scheduler"},
     "engine": BELOW_ENGINE | {"rehearsal", "trial"},
@@ -57,7 +59,7 @@ LATE_IMPORTS = {"cli", "tokenizer", "weights"}
 DYNAMIC_IMPORTS = {"mlxr", "mlxr.cli.main", "mlxr.kernels", "mlxr.models.zoo", "mlxr.pages.formats",
                    "mlxr.weights.quants"}  # the public names, the registries, and the seam to mlx-lm
 WITHOUT_MLX = {"mlxr", "mlxr.errors", "mlxr.config", "mlxr.sequence", "mlxr.scheduler", "mlxr.pages.allocator",
-               "mlxr.pages.prefix_cache", "mlxr.cli.main"}
+               "mlxr.pages.prefix_cache", "mlxr.pages.store", "mlxr.pace", "mlxr.cli.main"}
 NEVER = {"transformers", "torch", "mlx_lm"}  # mlx_lm's own __init__ brings transformers: models.zoo goes around it
 
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxr.errors import PromptTooLong, RequestError
+from mlxr.pace import Pace
 from mlxr.scheduler import Scheduler
 from mlxr.sequence import SamplingParams, Sequence
 
@@ -55,6 +56,50 @@ def test_decode_rows_come_before_prefill_chunks():
     d.step()
     works = d.plans[-1][0].works
     assert [w.count for w in works] == [1, 9] and works[0].sequence is first
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_which_goes_on():
+    """Beside decoding, within the tokens that are let through; the long prompt keeps a quarter of them."""
+    s = Scheduler(16, 2000, token_budget=100, max_batch=8)
+    d = Driver(s)
+    s.add(sequence(5, max_tokens=500))
+    d.step(), d.step()
+    s.beside = 20
+    long = sequence(9_000)
+    s.add(long)
+    d.step()
+    short = [sequence(n, max_tokens=3) for n in (10, 40)]
+    for x in short:
+        s.add(x)
+    for _ in range(8):
+        d.step()
+        assert sum(w.count for w in d.plans[-1][0].works if w.count > 1) <= 20
+        assert any(w.sequence is long and w.count >= 5 for w in d.plans[-1][0].works)
+    assert all(x.finish_reason for x in short) and not long.finish_reason
+
+
+def test_the_pace_keeps_steps_within_three_times_a_plain_one():
+    """A machine that takes 10 ms for decoding and, for prompts, 2 ms and 1 ms for each token."""
+    pace, s, now, took = Pace(), Scheduler(16, 2000, token_budget=512, max_batch=8), 0.0, []
+    d = Driver(s)
+    s.add(sequence(5, max_tokens=900))
+    for i in range(200):
+        if i == 20:
+            s.add(sequence(1_800))
+        s.beside = pace.beside
+        d.step()
+        plan = d.plans[-1][0]
+        prompts = sum(w.count for w in plan.works if w.count > 1)
+        took.append(0.010 + (0.002 + 0.001 * prompts if prompts else 0))
+        if i:
+            pace.note(now, d.plans[-2][0], plan)     # the step before was read back when this one had been launched
+        now += took[-1]
+    assert abs(pace.decode - 0.010) < 1e-6 and max(took) > 0.06
+    assert all(0.025 < t < 0.034 for t in took[45:90])
+    assert took[-1] == 0.010 and s.running
+    pace.forget()
+    pace.note(now + 1000, plan, plan)
+    assert abs(pace.decode - 0.010) < 1e-6
 
 
 def test_chunks_keep_to_the_budget_and_sample_only_at_the_end():

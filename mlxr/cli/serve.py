@@ -38,6 +38,8 @@ def arguments(parser):
         "(default: this machine's loopback names without a key, all with one)")
     add("--log-prompts", action="store_true", help="write prompts to the log (default: never)")
     add("--no-prefix-cache", action="store_true", help="compute every prompt in full")
+    add("--cache-dir", metavar="FOLDER", help="keep the pages of prompts there, so that a restart finds them (default: nowhere)")
+    add("--cache-dir-size", type=options.size, default=8 << 30, metavar="SIZE", help="bytes that it may take (default: 8G)")
     options.add_engine(parser).add_argument(
         "--memory", metavar="SIZE", help="for weights, page pool and scratch together: bytes (8G) or a share of the machine (default: 50%%)")
 
@@ -58,7 +60,8 @@ def run(args):
     memory = _memory(args.memory) or ({} if args.pool else {"memory_share": DEFAULT_SHARE})
     from ..config import EngineConfig
 
-    engine = EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, **memory)
+    engine = EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, cache_dir=args.cache_dir,
+                          cache_dir_bytes=args.cache_dir_size, **memory)
     from ..server.run import serve                   # late: what is wrong above is told without a wait for mlx
     from ..server.service import ServeConfig, Service
 

@@ -51,12 +51,31 @@ class PrefixCache:
         self._page, self._key = {}, {}           # key -> page, and back
         self._tails = {}                         # slot -> (what stands before it, its tokens)
         self._lost = OrderedDict()
+        self.on_learn = lambda key, page: None   # called when a page can be found from now on,
+        self.on_forget = lambda key: None        # and when it cannot any more
         self.evicted = 0                         # pages that were known and given to someone else
 
     @property
     def known(self):
         """Pages that can be found."""
         return len(self._page)
+
+    def knows(self, key):
+        """Whether a page can be found. Any thread may ask."""
+        return key in self._page
+
+    def pages(self, keys):
+        """The pages of keys that are known."""
+        return [self._page[key] for key in keys]
+
+    def know(self, key, page):
+        """Find a page, which somebody holds, by its key from now on. Returns whether it was not found before."""
+        if key in self._page or page in self._key:
+            return False
+        self._page[key], self._key[page] = page, key
+        self._lost.pop(key, None)
+        self.allocator.keep(page)
+        return True
 
     def find(self, sequence, slots):
         """The Match of a sequence's tokens, short of the last one, whose logits are wanted. slots: those that are free."""
@@ -75,10 +94,8 @@ class PrefixCache:
         if whole > sequence.learned:
             extend_keys(sequence.keys, sequence.tokens, self.page_size, sequence.salt)
             for key, page in zip(sequence.keys[sequence.learned:whole], sequence.pages[sequence.learned:whole]):
-                if key not in self._page and page not in self._key:
-                    self._page[key], self._key[page] = page, key
-                    self._lost.pop(key, None)
-                    self.allocator.keep(page)
+                if self.know(key, page):
+                    self.on_learn(key, page)
             sequence.learned = whole
 
     def learn_tail(self, sequence, computed):
@@ -96,7 +113,9 @@ class PrefixCache:
         """Forget everything. Pages that nobody holds are plain free pages again."""
         for page in list(self._key):
             self.allocator.drop(page)
-            del self._page[self._key.pop(page)]
+            key = self._key.pop(page)
+            del self._page[key]
+            self.on_forget(key)
         self._tails.clear()
 
     def _place(self, sequence, whole):
@@ -117,6 +136,7 @@ class PrefixCache:
     def _forget(self, page):
         key = self._key.pop(page)
         del self._page[key]
+        self.on_forget(key)
         self.evicted += 1
         self._lost[key] = None
         if len(self._lost) > REMEMBERED:

@@ -1,32 +1,14 @@
 """Results of validations, kept in the cache folder: one JSON file a model, found by what the model's files hold."""
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
 
 from .. import _version
 from ..home import cache_home, disk_errors
+from ..weights.identity import identity  # noqa: F401  (results are found by it)
 from .verdict import ACCEPT
-
-SAMPLE, SAMPLES = 1 << 16, 16      # bytes of a weight file that are read for its identity, at its ends and between
-ENDINGS = ".gguf", ".safetensors"
-
-
-def identity(path):
-    """32 hex digits for the model at a path (a folder, or a .gguf file): of its config, and of the sizes and samples of
-    its weight files. Where it lies, and what it is called, do not matter."""
-    files = sorted(p for p in path.iterdir() if p.suffix in ENDINGS or p.name == "config.json") if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.suffix} {size}\n".encode())
-        with open(file, "rb") as f:
-            for i in range(SAMPLES):
-                f.seek(max(0, size - SAMPLE) * i // (SAMPLES - 1))
-                digest.update(f.read(SAMPLE))
-    return digest.hexdigest()[:32]
 
 
 def _file(key):

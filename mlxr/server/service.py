@@ -93,6 +93,8 @@ class Service:
                                 f"{min(wait, 120)} seconds", code="queue_full", headers={"Retry-After": str(min(wait, 120))})
         job = Job(self, len(prompts), endpoint)
         try:
+            if self.engine.persistence:
+                await asyncio.to_thread(self._read_ahead, prompts, handling.cache_salt)
             await job.begin(prompts, params, handling)
         except BaseException as e:
             job.close()
@@ -100,6 +102,10 @@ class Service:
                 raise as_api_error(e) from None
             raise
         return job
+
+    def _read_ahead(self, prompts, salt):
+        for prompt in {tuple(p) for p in prompts}:
+            self.engine.persistence.prefetch(prompt, salt)
 
     def ended(self, seconds):
         """Note how long a sequence took."""

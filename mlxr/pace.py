@@ -1,0 +1,43 @@
+"""How many tokens of prompts may ride beside decoding, so that no stream of tokens is held up for long. No mlx here."""
+
+STRETCH = 3.0                    # a step with prompts may take this many times as long as one without
+FIRST, LEAST, MOST = 64, 16, 4096   # tokens: before anything was measured, and bounds
+NEW = 0.2                        # weight of a new measurement
+
+
+class Pace:
+    """Learns how long steps without prompts take, and lets steps with prompts grow or shrink towards STRETCH times that."""
+
+    def __init__(self):
+        self.decode = None                       # seconds of a step without prompts
+        self._beside, self._last = float(FIRST), None
+
+    @property
+    def beside(self):
+        """Tokens of prompts for a step that decodes as well."""
+        return int(self._beside)
+
+    def forget(self):
+        """What comes next does not follow a step whose end is known."""
+        self._last = None
+
+    def note(self, now, plan, following):
+        """A step was read back at `now` (seconds). following: the plan launched meanwhile, or None.
+
+        A step counts where the one launched meanwhile is of its kind: launching takes time, too.
+        """
+        took, self._last = (now - self._last if self._last is not None else None), now if following else None
+        if took is None or not following:
+            return
+        prompts, alike = _prompts(plan), bool(_prompts(plan)) == bool(_prompts(following))
+        if alike and not prompts:
+            took = took if self.decode is None else min(took, 3 * self.decode)       # not what the machine did meanwhile
+            self.decode = took if self.decode is None else self.decode + NEW * (took - self.decode)
+        elif alike and self.decode and prompts < plan.tokens and prompts > 0.7 * self._beside:
+            change = STRETCH * self.decode / took
+            self._beside = min(MOST, max(LEAST, self._beside * min(1.2, max(0.5, change))))
+
+
+def _prompts(plan):
+    """Tokens of a plan that are not decoded ones."""
+    return sum(w.count for w in plan.works if w.count > 1)
