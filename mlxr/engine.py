@@ -10,7 +10,7 @@ import mlx.core as mx
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import give_back, page_bytes, peak_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
+from .memory import give_back, page_bytes, peak_bytes, process_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -280,6 +280,8 @@ class Engine:
         """What was built: names, bytes and counts, all JSON types."""
         config = self.config
         heads = [s for s in self.specs if s]
+        pool, tails = (sum(x.records.nbytes for x in self.pool.layers),
+                       tail_bytes(heads, config.page_size, self.pool.slots, self.dtype))
         return {
             "model": self.name, "architecture": self.architecture, "mode": self.mode,
             "backend": library.backend(), "kernels": self._kernels_text(),
@@ -289,10 +291,9 @@ class Engine:
             "page_size": config.page_size, "pages": self.pool.pages,
             "dtype": str(self.dtype).removeprefix("mlx.core."), "context": self.context,
             "layers": len(heads), "recurrent": self.recurrent,
-            "weights_bytes": self.weights_bytes, "pool_bytes": sum(x.records.nbytes for x in self.pool.layers),
-            "tail_bytes": tail_bytes(heads, config.page_size, self.pool.slots, self.dtype),
+            "weights_bytes": self.weights_bytes, "pool_bytes": pool, "tail_bytes": tails,
             "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
-            "scratch_bytes": self.scratch_bytes,
+            "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + pool + tails),
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),
         }
@@ -301,7 +302,7 @@ class Engine:
         """Counts since the start, and memory now."""
         allocator = self.scheduler.allocator
         cache = self.scheduler.cache
-        return {"steps": self.steps, "tokens": self.computed, "preemptions": self.preemptions,
+        return {"pages": self.pool.pages, "steps": self.steps, "tokens": self.computed, "preemptions": self.preemptions,
                 "pages_free": allocator.free, "pages_used": allocator.used, "running": len(self.scheduler.running),
                 "waiting": len(self.scheduler.waiting), "pages_cached": allocator.kept,
                 "cache_evictions": cache.evicted if cache else 0, "peak_bytes": peak_bytes(),

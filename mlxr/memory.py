@@ -123,6 +123,46 @@ def settled_pages(specs, formats, config, context, weights, scratch, dtype):
     return pool_pages(specs, formats, config, context, weights, dtype)
 
 
+def resident_bytes():
+    """Memory of this process that is in RAM now (where the system does not say: at its peak)."""
+    try:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
+def process_bytes(known):
+    """What this process has beside `known` bytes of a model: Python and libraries. 0 where a GPU's memory is counted alone."""
+    return 0 if mx.metal.is_available() else max(0, resident_bytes() - known)
+
+
+def memory_bytes(info):
+    """Bytes that an engine's weights, page pool, tails and scratch take together at most. info: of Engine.info."""
+    return sum(info[name] for name in ("weights_bytes", "pool_bytes", "tail_bytes_most", "scratch_bytes"))
+
+
+class Limits:
+    """MLX's limits for this process, as they were and as a server wants them."""
+
+    def __init__(self):
+        self._before = {}
+
+    def set(self, total, cache):
+        """Let MLX keep `cache` bytes of freed buffers at most, and on a Mac keep `total` bytes wired, within what is advised."""
+        wanted = {mx.set_cache_limit: cache}
+        if mx.metal.is_available():
+            wanted[mx.set_wired_limit] = min(total, int(mx.device_info()["max_recommended_working_set_size"]))
+        for setter, value in wanted.items():
+            self._before.setdefault(setter, setter(value))
+
+    def restore(self):
+        """Set what was there before. Idempotent."""
+        for setter, value in self._before.items():
+            setter(value)
+        self._before.clear()
+
+
 def peak_bytes():
     """Peak memory of this process: MLX's own peak on a GPU, else the resident set's."""
     if mx.metal.is_available():

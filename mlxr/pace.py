@@ -1,16 +1,23 @@
 """How many tokens of prompts may ride beside decoding, so that no stream of tokens is held up for long. No mlx here."""
 
+from collections import deque
+from statistics import median
+
 STRETCH = 3.0                    # a step with prompts may take this many times as long as one without
-FIRST, LEAST, MOST = 64, 16, 4096   # tokens: before anything was measured, and bounds
-NEW = 0.2                        # weight of a new measurement
+FIRST, LEAST, MOST = 64, 16, 4096      # tokens: before anything was measured, and bounds
+RECENT = 15                      # steps without prompts, of whose times the median counts
 
 
 class Pace:
     """Learns how long steps without prompts take, and lets steps with prompts grow or shrink towards STRETCH times that."""
 
     def __init__(self):
-        self.decode = None                       # seconds of a step without prompts
-        self._beside, self._last = float(FIRST), None
+        self._beside, self._last, self._plain = float(FIRST), None, deque(maxlen=RECENT)
+
+    @property
+    def decode(self):
+        """Seconds of a step without prompts, or None."""
+        return median(self._plain) if self._plain else None
 
     @property
     def beside(self):
@@ -31,8 +38,7 @@ class Pace:
             return
         prompts, alike = _prompts(plan), bool(_prompts(plan)) == bool(_prompts(following))
         if alike and not prompts:
-            took = took if self.decode is None else min(took, 3 * self.decode)       # not what the machine did meanwhile
-            self.decode = took if self.decode is None else self.decode + NEW * (took - self.decode)
+            self._plain.append(took)
         elif alike and self.decode and prompts < plan.tokens and prompts > 0.7 * self._beside:
             change = STRETCH * self.decode / took
             self._beside = min(MOST, max(LEAST, self._beside * min(1.2, max(0.5, change))))

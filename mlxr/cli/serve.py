@@ -28,6 +28,9 @@ def arguments(parser):
     add("--port", type=int, default=8080, metavar="N", help="port (default: 8080; 0 picks a free one)")
     add("--api-key", metavar="KEY", help="what clients must send as a bearer token (or MLXR_API_KEY, which others cannot see)")
     add("--alias", metavar="NAME", help="the model's name for clients (default: as given, without folders)")
+    add("--also", action="append", metavar="NAME=MODEL", help="another model, loaded when a request names it; may be repeated")
+    add("--max-loaded", type=int, default=1, metavar="N", help="models in memory at once; they share --memory (default: 1)")
+    add("--unload-after", type=float, metavar="SECONDS", help="unload a model that was not used for that long (default: never)")
     add("--max-queue", type=int, default=256, metavar="N", help="sequences that may wait; more are told to come back (default: 256)")
     add("--max-tokens", type=int, default=4096, metavar="N", help="generated where a request says nothing (default: 4096)")
     add("--max-body", type=options.size, default=16 << 20, metavar="SIZE", help="bytes of a request at most (default: 16M)")
@@ -51,31 +54,60 @@ def run(args):
     from ..server.binding import LOCAL_NAMES, check_binding
 
     check_binding(args.host, key)
-    for name, low in (("max_queue", 0), ("max_tokens", 1), ("grace", 0), ("timeout", 1e-9)):
+    _check(args)
+    served, engine = _served(args), _engine(args)
+    from ..server.models import Models               # late: what is wrong above is told without a wait for mlx
+    from ..server.run import serve
+    from ..server.service import ServeConfig, Service
+
+    config = ServeConfig(api_key=key, max_queue=args.max_queue, max_body=args.max_body,
+                         max_tokens=args.max_tokens, timeout=args.timeout, grace=args.grace, cors=tuple(args.cors or ()),
+                         hosts=_hosts(args, key, LOCAL_NAMES), log_prompts=args.log_prompts)
+    progress = show.load_progress() if sys.stderr.isatty() else None
+
+    def load(name):
+        service = Service(name, served[name], config, engine, warn=show.warn, progress=progress)
+        lines = [*show.engine_lines(service.info), *show.memory_table(service.info)]
+        print(f"loaded {name}", *lines, sep="\n", file=sys.stderr, flush=True)
+        return service
+
+    def started(url):
+        print(f"serving {', '.join(served)} on {url}", file=sys.stderr, flush=True)
+    return serve(Models(config, list(served), load, args.max_loaded, args.unload_after), args.host, args.port, started)
+
+
+def _check(args):
+    """Raise ConfigError for a number that cannot be used."""
+    for name, low in (("max_queue", 0), ("max_tokens", 1), ("grace", 0), ("timeout", 1e-9), ("max_loaded", 1), ("unload_after", 0)):
         value = getattr(args, name)
         if value is not None and not value >= low:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {low:g}, not {value}")
     if not 0 <= args.port <= 65535:
         raise ConfigError(f"--port must be from 0 to 65535, not {args.port}")
-    memory = _memory(args.memory) or ({} if args.pool else {"memory_share": DEFAULT_SHARE})
+
+
+def _engine(args):
+    """The EngineConfig of each model: of the budget, an equal part for each that may be loaded."""
     from ..config import EngineConfig
 
-    engine = EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, cache_dir=args.cache_dir,
-                          cache_dir_bytes=args.cache_dir_size, **memory)
-    from ..server.run import serve                   # late: what is wrong above is told without a wait for mlx
-    from ..server.service import ServeConfig, Service
+    memory = _memory(args.memory) or ({} if args.pool else {"memory_share": DEFAULT_SHARE})
+    memory = {name: value / args.max_loaded if name == "memory_share" else value // args.max_loaded for name, value in memory.items()}
+    return EngineConfig(**options.engine_options(args), prefix_cache=not args.no_prefix_cache, cache_dir=args.cache_dir,
+                        cache_dir_bytes=args.cache_dir_size, **memory)
 
+
+def _served(args):
+    """{name: model}, the default first. Raises ConfigError."""
     model = args.model_option or args.model
-    config = ServeConfig(name=args.alias or _name(model), api_key=key, max_queue=args.max_queue, max_body=args.max_body,
-                         max_tokens=args.max_tokens, timeout=args.timeout, grace=args.grace, cors=tuple(args.cors or ()),
-                         hosts=_hosts(args, key, LOCAL_NAMES), log_prompts=args.log_prompts)
-    progress = show.load_progress() if sys.stderr.isatty() else None
-    service = Service(model, config, engine, warn=show.warn, progress=progress)
-    print(*show.engine_lines(service.info), *show.memory_table(service.info), sep="\n", file=sys.stderr)
-
-    def started(url):
-        print(f"serving {config.name} on {url}", file=sys.stderr, flush=True)
-    return serve(service, args.host, args.port, started)
+    served = {args.alias or _name(model): model}
+    for text in args.also or ():
+        name, sign, other = text.partition("=")
+        if not (name and sign and other):
+            raise ConfigError(f"--also is {text!r}; write NAME=MODEL")
+        if name in served:
+            raise ConfigError(f"--also names {name!r}, which is there already")
+        served[name] = other
+    return served
 
 
 def _name(model):

@@ -32,9 +32,9 @@ def engine_lines(info):
 
 
 def memory_table(info):
-    """What memory is for, in five lines."""
+    """What memory is for, a line each."""
     rows = [("weights", info["weights_bytes"]), ("page pool", info["pool_bytes"]), ("tails, at most", info["tail_bytes_most"]),
-            ("scratch, estimated", info["scratch_bytes"])]
+            ("scratch, estimated", info["scratch_bytes"]), ("Python, libraries", info["process_bytes"])]
     rows.append(("together", sum(n for _, n in rows)))
     return [f"  {name:<20}{bytes_text(n):>12}" for name, n in rows]
 

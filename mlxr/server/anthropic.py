@@ -12,7 +12,7 @@ from .wire import PING, EventStream, event, json_response, read_body, while_conn
 
 
 async def messages(request):
-    service, (fields, asked, job) = request.app.state.service, await begin(request, MessagesRequest, _ask)
+    service, fields, asked, job = await begin(request, MessagesRequest, _ask)
     if fields.stream:
         request_id = request.state.request_id
         return EventStream(_stream(service, asked, job), job, lambda error: event(error.anthropic(request_id), "error"))
@@ -20,10 +20,10 @@ async def messages(request):
 
 
 async def count_tokens(request):
-    service = request.app.state.service
-    fields = parse(CountRequest, await read_body(request, service.config))
-    service.check_model(fields.model)
-    asked = await service.off_thread(_ask, service, fields)
+    models = request.app.state.models
+    fields = parse(CountRequest, await read_body(request, models.config))
+    async with models.use(fields.model) as service:
+        asked = await service.off_thread(_ask, service, fields)
     return json_response({"input_tokens": len(asked.prompts[0])})
 
 
@@ -96,7 +96,7 @@ def _reason(job, reason):
 
 
 def _head(service):
-    return {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": service.config.name}
+    return {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": service.name}
 
 
 async def _whole(service, asked, job):

@@ -1,5 +1,6 @@
 """The ASGI application: which path is answered by whom."""
 
+import asyncio
 import contextlib
 
 from starlette.applications import Starlette
@@ -25,12 +26,12 @@ ROUTES = [
 ]
 
 
-def build_app(service):
-    """The Starlette application of a Service, with everything that stands before it."""
-    metrics = Metrics(service)
+def build_app(models):
+    """The Starlette application of some Models, with everything that stands before it."""
+    metrics = Metrics(models)
 
     async def openapi(request):
-        return json_response(document(service))
+        return json_response(document(models.config))
 
     async def failed(request, error):
         if isinstance(error, HTTPException):         # starlette's own: no such path, wrong method
@@ -43,11 +44,13 @@ def build_app(service):
     app = Starlette(routes=[*routes, Route("/openapi.json", openapi, methods=["GET"])], lifespan=_lifespan,
                     exception_handlers={ApiError: failed, MlxrError: failed, HTTPException: failed, Exception: failed})
     app.router.redirect_slashes = False
-    app.state.service, app.state.metrics = service, metrics
-    return Doors(app, service, metrics)
+    app.state.models, app.state.metrics = models, metrics
+    return Doors(app, models, metrics)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app):
+    watch = asyncio.create_task(app.state.models.watch())
     yield
-    app.state.service.close()
+    watch.cancel()
+    app.state.models.close()

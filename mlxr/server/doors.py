@@ -27,8 +27,8 @@ def _same(given, wanted):
 class Doors:
     """ASGI middleware."""
 
-    def __init__(self, app, service, metrics):
-        self.app, self.service, self.config, self.metrics = app, service, service.config, metrics
+    def __init__(self, app, models, metrics):
+        self.app, self.config, self.metrics = app, models.config, metrics
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -91,11 +91,11 @@ class Doors:
         job = state.get("job")
         if job and job.requests:
             usage = job.usage()
-            line.update(prompt_tokens=usage.prompt, cached_tokens=usage.cached, generated_tokens=usage.generated,
+            line.update(model=job.service.name, prompt_tokens=usage.prompt, cached_tokens=usage.cached, generated_tokens=usage.generated,
                         first_token=round(job.first - job.began, 4) if job.first else None,
                         finish=[r.sequence.finish_reason for r in job.requests])
             if self.config.log_prompts:
-                line["prompts"] = [self.service.tokenizer.decode(r.sequence.tokens[:r.sequence.num_prompt]) for r in job.requests]
+                line["prompts"] = [job.tokenizer.decode(r.sequence.tokens[:r.sequence.num_prompt]) for r in job.requests]
         log.info(json.dumps(line, ensure_ascii=False))
 
 

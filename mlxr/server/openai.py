@@ -10,7 +10,7 @@ from .wire import PING, EventStream, event, json_response, read_body, while_conn
 
 
 async def chat(request):
-    service, (fields, asked, job) = request.app.state.service, await begin(request, ChatRequest, ask_chat)
+    service, fields, asked, job = await begin(request, ChatRequest, ask_chat)
     if fields.stream:
         usage = fields.stream_options is not None and bool(fields.stream_options.include_usage)
         return EventStream(_chat_stream(service, asked, job, usage), job, stream_failed)
@@ -18,7 +18,7 @@ async def chat(request):
 
 
 async def completions(request):
-    service, (fields, asked, job) = request.app.state.service, await begin(request, CompletionRequest, ask_completion)
+    service, fields, asked, job = await begin(request, CompletionRequest, ask_completion)
     echoes = [service.tokenizer.decode(p, skip_special=True) for p in asked.prompts] if fields.echo else None
     if fields.stream:
         usage = fields.stream_options is not None and bool(fields.stream_options.include_usage)
@@ -27,14 +27,14 @@ async def completions(request):
 
 
 async def begin(request, model, ask):
-    """(fields, Asked, running Job) of a request. Raises ApiError."""
-    service = request.app.state.service
-    fields = parse(model, await read_body(request, service.config))
-    service.check_model(fields.model)
-    asked = await service.off_thread(ask, service, fields)
-    job = await service.start(asked.prompts, asked.params, asked.handling, request.url.path)
+    """(Service, fields, Asked, running Job) of a request. Raises ApiError."""
+    models = request.app.state.models
+    fields = parse(model, await read_body(request, models.config))
+    async with models.use(fields.model) as service:
+        asked = await service.off_thread(ask, service, fields)
+        job = await service.start(asked.prompts, asked.params, asked.handling, request.url.path)
     request.state.job = job
-    return fields, asked, job
+    return service, fields, asked, job
 
 
 def stream_failed(error):
@@ -59,7 +59,7 @@ async def parts_of(asked, job):
 
 def _head(prefix, kind, service):
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()),
-            "model": service.config.name, "system_fingerprint": f"mlxr-{service.info['backend']}"}
+            "model": service.name, "system_fingerprint": f"mlxr-{service.info['backend']}"}
 
 
 # ---------------------------------------------------------------------- chat

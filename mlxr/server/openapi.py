@@ -17,35 +17,35 @@ _GETS = [("/v1/models", "The model that is served"), ("/health", "Whether the pr
 _ERROR = {"type": "object", "description": "An error, in the shape of the interface that was called."}
 
 
-def document(service):
-    """OpenAPI 3.1 of a Service."""
+def document(config):
+    """OpenAPI 3.1 of a server with this ServeConfig."""
     schemas, shared = models_json_schema([(model, "validation") for _, model, _, _ in _POSTS], ref_template="#/components/schemas/{model}")
     paths = {}
     for path, model, summary, streams in _POSTS:
         media = {"application/json": {"schema": {"type": "object"}}, **({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})}
         paths[path] = {"post": {
-            "summary": summary, "responses": {"200": {"description": "The answer", "content": media}, **_errors(service, True)},
+            "summary": summary, "responses": {"200": {"description": "The answer", "content": media}, **_errors(config, True)},
             "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[model, "validation"]}}}}}
     for path, summary in _GETS:
         paths[path] = {"get": {"summary": summary, "responses": {
-            "200": {"description": "The answer", "content": {"application/json": {"schema": {"type": "object"}}}}, **_errors(service, False)}}}
+            "200": {"description": "The answer", "content": {"application/json": {"schema": {"type": "object"}}}}, **_errors(config, False)}}}
     paths["/v1/models/{name}"] = {"get": {
         "summary": "One model", "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {"200": {"description": "The model", "content": {"application/json": {"schema": {"type": "object"}}}},
-                      **_errors(service, False)}}}
+                      **_errors(config, False)}}}
     paths["/metrics"] = {"get": {"summary": "Prometheus metrics", "responses": {
-        "200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors(service, False)}}}
+        "200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors(config, False)}}}
     components = {"schemas": {**shared["$defs"], "Error": _ERROR}}
-    if service.config.api_key:
+    if config.api_key:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {"openapi": "3.1.0", "info": {"title": "mlxr serve", "version": __version__}, "paths": paths, "components": components,
-            **({"security": [{"key": []}]} if service.config.api_key else {})}
+            **({"security": [{"key": []}]} if config.api_key else {})}
 
 
-def _errors(service, post):
+def _errors(config, post):
     """The errors that a path may answer with."""
     codes = ["400", "404", "408", "413", "415", "429", "500", "503", "504"] if post else ["400", "404", "503"]
-    codes += ["403"] if service.config.hosts is not None else []
-    codes += ["401"] if service.config.api_key else []
+    codes += ["403"] if config.hosts is not None else []
+    codes += ["401"] if config.api_key else []
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {code: {"description": "An error", "content": content} for code in sorted(codes)}

@@ -13,7 +13,7 @@ from .wire import PING, EventStream, event, json_response, while_connected
 
 
 async def responses(request):
-    service, (fields, asked, job) = request.app.state.service, await begin(request, ResponsesRequest, _ask)
+    service, fields, asked, job = await begin(request, ResponsesRequest, _ask)
     answer = _Response(service, fields, asked, job)
     if fields.stream:
         return EventStream(answer.stream(), job, answer.failed)
@@ -75,7 +75,7 @@ class _Response:
         self._numbers, self._calls, self._reason = itertools.count(), {}, None
         form = fields.text.format.model_dump(by_alias=True, exclude_none=True) if fields.text and fields.text.format else None
         self.head = {
-            "id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time()), "model": service.config.name,
+            "id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time()), "model": service.name,
             "instructions": fields.instructions, "max_output_tokens": fields.max_output_tokens, "metadata": fields.metadata or {},
             "parallel_tool_calls": fields.parallel_tool_calls is not False, "previous_response_id": None,
             "temperature": asked.params[0].temperature, "top_p": asked.params[0].top_p, "store": False,

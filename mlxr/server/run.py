@@ -13,9 +13,9 @@ from .app import build_app
 class Server(uvicorn.Server):
     """uvicorn's, which lets open requests end before it stops. A second signal stops it at once."""
 
-    def __init__(self, config, service):
+    def __init__(self, config, models):
         super().__init__(config)
-        self.service, self._stopping = service, None
+        self.models, self._stopping = models, None
 
     def handle_exit(self, sig, frame):
         if self._stopping is not None or sig is None:
@@ -25,8 +25,8 @@ class Server(uvicorn.Server):
         self._stopping = asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
 
     async def _stop(self):
-        logging.getLogger("mlxr.server").info('{"event": "stopping", "open": %d}', self.service.open)
-        await self.service.drain()
+        logging.getLogger("mlxr.server").info('{"event": "stopping", "open": %d}', self.models.open)
+        await self.models.drain()
         self.should_exit = True
 
     async def serve(self, sockets=None):
@@ -34,16 +34,16 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
 
-def serve(service, host, port, started=None):
+def serve(models, host, port, started=None):
     """Serve until a signal ends it. started(url): called when it listens. Returns the exit code."""
     with logs.to_stderr():
-        return _serve(service, host, port, started)
+        return _serve(models, host, port, started)
 
 
-def _serve(service, host, port, started):
-    config = uvicorn.Config(build_app(service), host=host, port=port, log_config=None, access_log=False, lifespan="on",
+def _serve(models, host, port, started):
+    config = uvicorn.Config(build_app(models), host=host, port=port, log_config=None, access_log=False, lifespan="on",
                             timeout_graceful_shutdown=5, timeout_keep_alive=65, server_header=False, h11_max_incomplete_event_size=64 << 10)
-    server = Server(config, service)
+    server = Server(config, models)
     if started:
         startup = server.startup
 
@@ -60,5 +60,5 @@ def _serve(service, host, port, started):
     except SystemExit:                       # uvicorn's way to say that the port is taken; it has logged why
         raise ConfigError(f"cannot listen on {host} port {port}: is another server running there?") from None
     finally:
-        service.close()
+        models.close()
     return 0

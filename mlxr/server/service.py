@@ -21,13 +21,12 @@ PULSE = 15.0         # seconds after which a silent stream gets a comment, so th
 class ServeConfig:
     """How requests are treated. Sizes in bytes, times in seconds.
 
-    name: the model's name for clients. api_key: what they must show, or None. max_queue: sequences that may wait.
+    api_key: what they must show, or None. max_queue: sequences that may wait.
     max_body: of a request. max_tokens: generated where a request says nothing. timeout: of a request, or None.
     body_timeout: until a request's body has arrived. grace: to finish after SIGTERM. cors: origins that may read answers.
     hosts: values of the Host header that are accepted, or None for all. log_prompts: write prompts to the log.
     """
 
-    name: str
     api_key: str | None = None
     max_queue: int = 256
     max_body: int = 16 << 20
@@ -43,17 +42,17 @@ class ServeConfig:
 class Service:
     """One loaded model and the requests that are open.
 
-    model: as LLM takes it. config: ServeConfig. engine_config: EngineConfig. Raises what load_engine does.
+    name: the model's name for clients. model: as LLM takes it. config: ServeConfig. engine_config: EngineConfig. Raises what load_engine does.
     """
 
-    def __init__(self, model, config, engine_config, warn=None, progress=None):
-        self.config = config
+    def __init__(self, name, model, config, engine_config, warn=None, progress=None):
+        self.name, self.config = name, config
         self.thread = EngineThread(
             lambda: load_engine(model, resolve(model, engine_config, False, warn), progress=progress, warn=warn))
         self.engine = self.thread.engine
         self.tokenizer, self.info = self.engine.tokenizer, self.engine.info()
         self.guides = GuideMaker(self.tokenizer, self.engine.vocabulary)
-        self.started, self.draining = time.time(), False
+        self.draining, self.claims, self.used = False, 0, time.monotonic()
         self.open = 0                        # sequences that were taken and have not ended
         self.jobs = set()
         self.observers = []                  # called as observer(job, index, chunk) for each chunk
@@ -68,11 +67,10 @@ class Service:
         """Sequences that may be open."""
         return self.engine.config.max_batch + self.config.max_queue
 
-    def check_model(self, name):
-        """Raise ApiError unless a request's model is the one that is served."""
-        if name is not None and name != self.config.name:
-            raise ApiError(404, f"the model {name[:100]!r} is not served here; there is {self.config.name!r}", param="model",
-                           code="model_not_found")
+    @property
+    def unused(self):
+        """Whether no request needs it now."""
+        return not self.open and not self.claims
 
     async def off_thread(self, function, *args):
         """function(*args) on another thread, so that neither the loop nor the engine waits for it."""
@@ -121,14 +119,16 @@ class Service:
             job.cut_off()
 
     def close(self):
+        """Stop the engine, and let go of all that is large."""
         self.thread.close()
+        self.engine = None
 
 
 class Job:
     """The sequences of one HTTP request. `async for index, chunk in job` until all have ended; close() always."""
 
     def __init__(self, service, n, endpoint):
-        self.service, self.n, self.left, self.endpoint = service, n, n, endpoint
+        self.service, self.tokenizer, self.n, self.left, self.endpoint = service, service.tokenizer, n, n, endpoint
         self.requests, self.began, self.first, self.last = [], time.perf_counter(), None, None
         self._chunks, self._closed = asyncio.Queue(), False
         self._ended = set()
@@ -192,6 +192,7 @@ class Job:
         if not self._closed:
             self._closed = True
             self.service.open -= self.n
+            self.service.used = time.monotonic()
             self.service.jobs.discard(self)
             if self.requests and self.left:
                 self.service.thread.cancel(self.requests)

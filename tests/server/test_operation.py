@@ -108,7 +108,7 @@ def test_metrics_count(server):
     assert after["mlxr_generated_tokens_total"] - before["mlxr_generated_tokens_total"] == 5
     assert after["mlxr_time_to_first_token_seconds_count"] - before["mlxr_time_to_first_token_seconds_count"] == 1
     key = 'mlxr_requests_total{path="/v1/chat/completions",status="200"}'
-    assert after[key] - before.get(key, 0) == 1 and after["mlxr_pages_free"] == after["mlxr_pages"]
+    assert after[key] - before.get(key, 0) == 1 and after['mlxr_pages_free{model="smollm2-135m"}'] == after['mlxr_pages{model="smollm2-135m"}']
 
 
 def test_request_ids_and_documents(server):

@@ -1,0 +1,67 @@
+"""Several models in one server: loaded when asked for, unloaded for another or when nobody asks; MLX's limits."""
+
+import threading
+import time
+
+import mlxr  # noqa: F401  (first: it decides which BLAS MLX uses)
+import mlx.core as mx
+
+from helpers.command import refused
+from helpers.server import Server
+from mlxr.memory import Limits
+
+CHAT = "/v1/chat/completions"
+SKY = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "temperature": 0, "max_tokens": 6}
+
+
+def loaded(server):
+    return [m["id"] for m in server.ask("/v1/models")[1]["data"] if m["loaded"]]
+
+
+def test_models_come_and_go(smollm2_gguf):
+    with Server("--pool", "40M", "--max-batch", "2", "--alias", "first", "--also", f"second={smollm2_gguf}",
+                "--also", "gone=/no/such/model", "--unload-after", "1") as server:
+        assert [m["id"] for m in server.ask("/v1/models")[1]["data"]] == ["first", "second", "gone"] and loaded(server) == ["first"]
+        answers = [server.ask(CHAT, {**SKY, "model": name})[1] for name in ("first", "second")]
+        assert [a["model"] for a in answers] == ["first", "second"] and loaded(server) == ["second"]
+        assert answers[0]["choices"] == answers[1]["choices"]
+        assert server.ask("/v1/models/second")[1]["loaded"] and server.ask("/stats?model=first")[1]["loaded"] is False
+
+        busy = threading.Thread(target=server.ask, args=(CHAT, {**SKY, "model": "second", "max_tokens": 300, "ignore_eos": True}))
+        busy.start()
+        while not server.ask("/stats?model=second")[1]["running"]:
+            time.sleep(0.01)
+        status, answer, headers = server.ask(CHAT, {**SKY, "model": "first"})
+        assert status == 503 and answer["error"]["code"] == "model_not_loaded" and headers["retry-after"]
+        busy.join()
+        status, answer, _ = server.ask(CHAT, {**SKY, "model": "gone"})
+        assert status == 500 and "/no/such/model" in answer["error"]["message"]
+        assert server.ask(CHAT, {**SKY, "model": "third"})[0] == 404
+        assert server.ask(CHAT, SKY)[1]["choices"] == answers[0]["choices"]      # the default comes back after the failure
+        deadline = time.monotonic() + 30
+        while loaded(server):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert server.ask("/ready")[0] == 200 and 'mlxr_loads_total 3.0' in server.ask("/metrics")[1]
+        code, log = server.stop()
+        assert code == 0 and "Traceback" not in log
+
+
+def test_bad_options_are_refused():
+    assert "NAME=MODEL" in refused("serve", "--also", "second")
+    assert "there already" in refused("serve", "--alias", "a", "--also", "a=b")
+    assert "--max-loaded" in refused("serve", "--max-loaded", "0")
+
+
+def test_limits_are_restored():
+    before = mx.set_cache_limit(123 << 20)
+    limits = Limits()
+    try:
+        limits.set(1 << 30, 5 << 20)
+        limits.set(2 << 30, 7 << 20)
+        assert mx.set_cache_limit(7 << 20) == 7 << 20
+        limits.restore()
+        limits.restore()
+        assert mx.set_cache_limit(before) == 123 << 20
+    finally:
+        mx.set_cache_limit(before)
