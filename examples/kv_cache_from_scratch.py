@@ -106,7 +106,7 @@ class Int8Pages:
     """
 
     def layout(self, k_shape, v_shape):
-        (page, heads, dim), (_, _, v_dim) = k_shape, v_shape
+        page, heads, dim = k_shape
         return np.dtype([("k", "u1", k_shape), ("k_zero", "f2", (1, heads, dim)), ("k_scale", "f2", (1, heads, dim)),
                          ("v", "u1", v_shape), ("v_zero", "f2", (page, heads, 1)), ("v_scale", "f2", (page, heads, 1))])
 

@@ -3,7 +3,7 @@
 import importlib
 
 from ._blas import prefer_openblas
-from ._version import __version__
+from ._version import __version__ as __version__
 
 prefer_openblas()
 

@@ -25,7 +25,7 @@ def prefer_openblas():
             continue
         try:
             library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-            library.cblas_sgemm
+            getattr(library, "cblas_sgemm")  # noqa: B009  (whether it has it)
         except (OSError, AttributeError):
             continue
         LOADED = path

@@ -1,6 +1,5 @@
 """Fixtures: the real model, as GGUF and as a dequantized fp32 folder, and real text."""
 
-import os
 from pathlib import Path
 
 import mlxr  # noqa: F401  (before any test imports mlx: it decides which BLAS MLX uses)

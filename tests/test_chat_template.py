@@ -217,7 +217,7 @@ for name, source in t.HOSTILE.items():
         assert "MemoryError" not in str(error), name
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))  # ru_maxrss has the parent's
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, 
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
                          cwd=Path(__file__).parent, env={"PYTHONPATH": ".", "OPENBLAS_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr[-2000:]
     assert int(run.stdout) < 400_000  # KiB

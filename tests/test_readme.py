@@ -32,7 +32,7 @@ def _options(line):
     return re.findall(r"(?<=\s)--?[a-z][a-z-]*", re.sub(r'"[^"]*"', '""', line))
 
 
-@pytest.mark.parametrize("line", [line for line in re.findall(r"^mlxr .*$|(?<=\| )mlxr .*$", README, re.M)])
+@pytest.mark.parametrize("line", re.findall(r"^mlxr .*$|(?<=\| )mlxr .*$", README, re.M))
 def test_options_in_the_readme_exist(line, capsys):
     command = line.split()[1]
     if command.startswith("-"):

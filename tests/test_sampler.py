@@ -83,7 +83,7 @@ def chi_square_is_small(counts, expected):
 
 PENALTIES = [
     SamplingParams(logit_bias={3: 5.0, 9: -4.0, 36: 30.0}),
-    SamplingParams(logit_bias={0: math.inf}), SamplingParams(logit_bias={t: -math.inf for t in range(1, VOCABULARY)}),
+    SamplingParams(logit_bias={0: math.inf}), SamplingParams(logit_bias=dict.fromkeys(range(1, VOCABULARY), -math.inf)),
     SamplingParams(repetition_penalty=1.7), SamplingParams(repetition_penalty=0.5, repetition_context=3),
     SamplingParams(repetition_penalty=8.0, repetition_context=1),
     SamplingParams(repetition_penalty=8.0, repetition_context=0),
@@ -318,7 +318,7 @@ def test_extreme_model_logits_give_tokens_and_no_nan(row):
 
 
 def test_a_row_in_which_everything_is_banned_still_gives_a_token():
-    params = dataclasses.replace(HOT, logit_bias={t: -math.inf for t in range(VOCABULARY)})
+    params = dataclasses.replace(HOT, logit_bias=dict.fromkeys(range(VOCABULARY), -math.inf))
     assert 0 <= draws(logits_of(1)[0], params, 1).item() < VOCABULARY
 
 

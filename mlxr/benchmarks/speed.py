@@ -44,7 +44,7 @@ class Result:
     name: str
     settings: dict = field(default_factory=dict)
     rates: dict = field(default_factory=lambda: {m: [] for m in METRICS})
-    seconds: dict = field(default_factory=lambda: {m: 0.0 for m in METRICS})
+    seconds: dict = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
 
     def add(self, metric, measured):
         self.rates[metric].append(measured["tokens"] / measured["seconds"])

@@ -30,7 +30,8 @@ def shapes_of(path):
             continue
         if kind in KINDS or re.fullmatch(r"affine\d_\d+_\w+", kind):
             if shape[0] * shape[1] <= MOST:
-                found[kind, *shape] = True
+                key = (kind, *shape)
+                found[key] = True
                 continue
         left.add(f"{kind} {shape[0]}x{shape[1]}")
     return sorted(found, key=lambda s: s[1] * s[2]), sorted(left)

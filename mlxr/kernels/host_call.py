@@ -29,7 +29,7 @@ ELEMENTS = {
     )
 }
 ELEMENT_OF = {dtype: name for name, (dtype, _) in ELEMENTS.items()}
-MLX_VERSION = mx.__version__
+MLX_VERSION: str = mx.__version__  # type: ignore[attr-defined]
 _HOST = Path(__file__).parent / "host"
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
@@ -14,7 +15,7 @@ FLOATS = ("float", "half", "bfloat16_t")
 class PagedShape:
     """One layer's attention: its page format and page size, head counts and sizes, element types, scale, sinks."""
 
-    format: object
+    format: Any
     page: int
     kv_heads: int
     group: int      # query heads of a KV head

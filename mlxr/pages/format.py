@@ -53,7 +53,7 @@ class PageFormat:
 
     def encode(self, k, v):
         """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype)."""
-        page, dk, dv = *k.shape[-2:], v.shape[-1]
+        (page, dk), dv = k.shape[-2:], v.shape[-1]
         parts = [e.encode(x.astype(mx.float32)) for e, x in ((self.k, k), (self.v, v))]
         spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
         return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)

@@ -89,7 +89,7 @@ def from_name(name=None, bits=None, dtype=None):
     bits: of a weight, in place of what the model has. dtype: of activations. Raises what locating and reading raise.
     """
     known = CONFIGS.get(str(name).lower()) if name is not None and not Path(name).exists() else None
-    if known and not str(name).lower() in ALIASES:
+    if known and str(name).lower() not in ALIASES:
         return _of_config(known, str(name), "bundled numbers", bits, dtype)
     repo, file = split_repo(str(name)) if name is not None and not Path(str(name)).expanduser().exists() else (None, None)
     if repo and not file and str(name) not in ALIASES:

@@ -28,7 +28,7 @@ SETTINGS = {"kv": None, "backend": BACKENDS, "dtype": DTYPES, "page": ("16", "32
 
 def parse(text):
     """{"kv", "backend", "dtype", "page"} of a configuration; None where it leaves the choice. Raises ConfigError."""
-    found = {name: None for name in SETTINGS}
+    found = dict.fromkeys(SETTINGS)
     for piece in (p.strip() for p in text.split(";") if p.strip()):
         name, equals, value = piece.partition("=")
         if not equals or name not in SETTINGS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import RequestError, TokenizerError
 from .chat_messages import check_messages, check_values
@@ -32,7 +33,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary):
         self._vocabulary = vocabulary
-        self._templates: dict[str, object] = {}  # source -> compiled
+        self._templates: dict[str, Any] = {}  # source -> compiled
         self.bos_id: int | None = vocabulary.bos_id
         self.eos_ids: frozenset[int] = vocabulary.eos_ids
         self.special_ids: frozenset[int] = vocabulary.special_ids
@@ -81,7 +82,7 @@ class Tokenizer:
 
     def render_chat(self, messages: Sequence[Mapping], *, add_generation_prompt: bool = True,
                     tools: Sequence[Mapping] | None = None, documents: Sequence[Mapping] | None = None,
-                    chat_template: str | None = None, **variables: object) -> str:
+                    chat_template: str | None = None, **variables: Any) -> str:
         """The prompt that the chat template makes of the messages.
 
         messages: dicts with "role" and "content" (text, or a list of text parts).
@@ -97,7 +98,7 @@ class Tokenizer:
             {**self._vocabulary.template_tokens, "messages": messages, **values,
              "add_generation_prompt": add_generation_prompt})
 
-    def encode_chat(self, messages: Sequence[Mapping], **options: object) -> ChatIds:
+    def encode_chat(self, messages: Sequence[Mapping], **options: Any) -> ChatIds:
         """Ids of the rendered chat; options as for `render_chat`.
 
         Where the tokenizer adds a BOS, there is exactly one, whether or not the template writes it.
@@ -120,7 +121,7 @@ class Tokenizer:
         raise TokenizerError("this model has no chat template; use --raw for a plain prompt, or give a template "
                              "with --chat-template")
 
-    def _compiled(self, source: str) -> object:
+    def _compiled(self, source: str) -> Any:
         template = self._templates.get(source)
         if template is None:
             from .chat_template import ChatTemplate  # jinja2 takes 50 ms to import, and plain prompts need none of it

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
+from typing import Any
 
 _MAX_PADDING = 100_000  # columns, indents, digits
 _MAX_BITS = 4096  # of an integer
@@ -40,7 +41,7 @@ class Budget:
             raise LimitExceeded("it makes too long a text")
         self.spend(length)
 
-    def measure(self, value: object) -> int:
+    def measure(self, value: Any) -> int:
         """Characters and items in a value, counting what is shared as often as it appears. Stops at the limit."""
         if isinstance(value, str):
             return len(value)
@@ -57,7 +58,7 @@ class Budget:
                 raise LimitExceeded("it makes too large a list")
         return size
 
-    def made(self, value: object) -> object:
+    def made(self, value: Any) -> Any:
         """A new value, after a check of its size; iterators pass, as their consumers ask again."""
         if isinstance(value, str):
             self.text_of(len(value))
@@ -69,7 +70,7 @@ class Budget:
             self.spend()
         return value
 
-    def _items(self, value: object) -> int:
+    def _items(self, value: Any) -> int:
         """Items in nested lists, counted with repetition; text counts as one."""
         count, waiting = 0, [value]
         while waiting:
@@ -81,7 +82,7 @@ class Budget:
                 raise LimitExceeded("it makes too large a list")
         return count
 
-    def operator(self, operator: str, left: object, right: object) -> None:
+    def operator(self, operator: str, left: Any, right: Any) -> None:
         """Before left <operator> right."""
         if operator == "%":
             if isinstance(left, str):
@@ -98,26 +99,26 @@ class Budget:
         elif isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
             self.text_of(len(left) + len(right))
 
-    def formatting(self, text: str, values: object) -> None:
+    def formatting(self, text: str, values: Any) -> None:
         """Before text % values or text.format(values)."""
         if _LONG_NUMBER.search(text) or _COMPUTED_WIDTH.search(text):
             raise LimitExceeded("it formats with too wide, or computed, columns")
         self.text_of(len(text) + (text.count("%") + text.count("{")) * (self.measure(values) + 400))
 
-    def padding(self, arguments: Iterable[object]) -> None:
+    def padding(self, arguments: Iterable[Any]) -> None:
         """Numbers given to filters and methods: none has to be large."""
         if any(isinstance(argument, int) and abs(argument) > _MAX_PADDING for argument in arguments):
             raise LimitExceeded(f"it calls a filter or method with a number above {_MAX_PADDING}")
 
-    def replacing(self, text: str, old: object, new: object) -> None:
+    def replacing(self, text: str, old: Any, new: Any) -> None:
         """Before text.replace(old, new)."""
         self.text_of(len(text) + text.count(str(old)) * len(str(new)))
 
-    def joining(self, separator: object, items: object) -> None:
+    def joining(self, separator: Any, items: Any) -> None:
         """Before separator.join(items), items being a list."""
         self.text_of(self.measure(items) + len(str(separator)) * len(items))
 
-    def indenting(self, text: str, width: object) -> None:
+    def indenting(self, text: str, width: Any) -> None:
         """Before each line of text moves right."""
         self.text_of(len(text) + (text.count("\n") + 1) * (width if isinstance(width, int) else len(str(width))))
 

@@ -1,6 +1,7 @@
 """Checks chat messages and turns what a template will see into plain JSON values, copied from the caller's."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import RequestError
 
@@ -8,7 +9,7 @@ _MAX_DEPTH = 64
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names that clients give a message's reasoning
 
 
-def check_messages(messages: object) -> list[dict]:
+def check_messages(messages: Any) -> list[dict]:
     """Copies of the messages. Raises RequestError, naming the message, where one is malformed.
 
     Content that is a list of text parts becomes one text; other kinds of parts are refused.
@@ -20,7 +21,7 @@ def check_messages(messages: object) -> list[dict]:
     return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def check_values(values: Mapping[str, object]) -> dict:
+def check_values(values: Mapping[str, Any]) -> dict:
     """Plain copies of tools, documents and a template's other variables. Raises RequestError."""
     for name in ("tools", "documents"):
         items = values.get(name)
@@ -29,7 +30,7 @@ def check_values(values: Mapping[str, object]) -> dict:
     return {name: _plain(value, name) for name, value in values.items()}
 
 
-def _message(message: object, where: str) -> dict:
+def _message(message: Any, where: str) -> dict:
     if not isinstance(message, Mapping):
         raise RequestError(f"{where} must be an object with role and content, not {type(message).__name__}")
     message = _plain(message, where)
@@ -47,7 +48,7 @@ def _message(message: object, where: str) -> dict:
     return message
 
 
-def _joined(parts: object, where: str) -> str:
+def _joined(parts: Any, where: str) -> str:
     if not isinstance(parts, list):
         raise RequestError(f"{where} must be text or a list of text parts, not {type(parts).__name__}")
     for part in parts:
@@ -59,7 +60,7 @@ def _joined(parts: object, where: str) -> str:
     return "".join(part["text"] for part in parts)
 
 
-def _plain(value: object, where: str, depth: int = 0) -> object:
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
     """A copy out of None, bool, int, float, str, list and dict alone, so that a template can reach no other object."""
     if value is None or type(value) in (bool, int, float, str):
         return value

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -79,18 +80,18 @@ def _ask(name: str, *arguments: nodes.Expr) -> nodes.Call:
 class _Namespace(Namespace):
     """namespace(), without a text form of its own, and without names that begin with an underscore."""
 
-    def __init__(*arguments: object, **values: object):
+    def __init__(*arguments: Any, **values: Any):
         self, attributes = arguments[0], dict(*arguments[1:], **values)
         for name in attributes:
             _Namespace._check(name)
         Namespace.__init__(self, attributes)
 
-    def __setitem__(self, name: str, value: object) -> None:
+    def __setitem__(self, name: str, value: Any) -> None:
         _Namespace._check(name)
         Namespace.__setitem__(self, name, value)
 
     @staticmethod
-    def _check(name: object) -> None:
+    def _check(name: Any) -> None:
         if str(name).startswith("_"):
             raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {str(name)[:40]!r}")
 
@@ -125,20 +126,20 @@ class _Environment(ImmutableSandboxedEnvironment):
         arguments = _before_call(__function, arguments, values)
         return _made(super().call(__context, __function, *arguments, **values))
 
-    def is_safe_attribute(self, value: object, name: str, found: object) -> bool:
+    def is_safe_attribute(self, value: Any, name: str, found: Any) -> bool:
         return name not in _UNUSED_METHODS and super().is_safe_attribute(value, name, found)
 
-    def unsafe_undefined(self, value: object, name: str) -> Undefined:
+    def unsafe_undefined(self, value: Any, name: str) -> Undefined:
         """Refused at once; by default it would pass for undefined until it is used."""
         raise jinja2.exceptions.SecurityError(f"{name!r} of a {type(value).__name__} is unsafe")
 
-    def wrap_str_format(self, value: object) -> Callable | None:
+    def wrap_str_format(self, value: Any) -> Callable | None:
         formatter = super().wrap_str_format(value)
         if formatter is None:
             return None
         text = value.__self__
 
-        def checked(*arguments: object, **values: object) -> str:
+        def checked(*arguments: Any, **values: Any) -> str:
             BUDGET.get().formatting(str(text), [*arguments, *values.values()])
             return formatter(*arguments, **values)
 
@@ -170,7 +171,7 @@ def _guarded(name: str, function: Callable) -> Callable:
     skip = 1 if getattr(function, "jinja_pass_arg", None) else 0  # context or environment come first
 
     @wraps(function)
-    def guarded(*arguments: object, **values: object) -> object:
+    def guarded(*arguments: Any, **values: Any) -> Any:
         budget = BUDGET.get()
         front, value, rest = list(arguments[:skip]), arguments[skip], list(arguments[skip + 1 :])
         options = [*rest, *values.values()]
@@ -189,7 +190,7 @@ def _guarded(name: str, function: Callable) -> Callable:
     return guarded
 
 
-def _before_text_filter(budget: Budget, name: str, value: object, options: list) -> None:
+def _before_text_filter(budget: Budget, name: str, value: Any, options: list) -> None:
     if name == "replace" and len(options) >= 2:
         budget.replacing(str(value), *options[:2])
     elif name == "indent":
@@ -203,7 +204,7 @@ def _before_text_filter(budget: Budget, name: str, value: object, options: list)
         budget.spend(sum(option for option in options if isinstance(option, int)))
 
 
-def _listed(value: object) -> object:
+def _listed(value: Any) -> Any:
     """What join iterates over, as a list, so that its size can be known beforehand."""
     if isinstance(value, (str, list, tuple, dict, Undefined)):
         return list(value)
@@ -214,7 +215,7 @@ def _listed(value: object) -> object:
     return items
 
 
-def _finalize(value: object) -> object:
+def _finalize(value: Any) -> Any:
     """Each {{ value }}, before it becomes text."""
     budget = BUDGET.get(None)
     if budget is not None:
@@ -232,17 +233,17 @@ def _tick() -> None:
     BUDGET.get().spend()
 
 
-def _join_text(*parts: object) -> str:
+def _join_text(*parts: Any) -> str:
     budget = BUDGET.get()
     budget.text_of(sum(map(budget.measure, parts)))
     return "".join(map(str, parts))
 
 
-def _made(value: object) -> object:
+def _made(value: Any) -> Any:
     return BUDGET.get().made(value)
 
 
-def _make_dict(*arguments: object, **values: object) -> dict:
+def _make_dict(*arguments: Any, **values: Any) -> dict:
     return dict(*arguments, **values)
 
 
@@ -256,7 +257,7 @@ def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _raise_exception(message: object = "") -> None:
+def _raise_exception(message: Any = "") -> None:
     raise _Refused(str(message))
 
 
@@ -283,7 +284,7 @@ class ChatTemplate:
         finally:
             BUDGET.reset(token)
 
-    def render(self, variables: Mapping[str, object]) -> str:
+    def render(self, variables: Mapping[str, Any]) -> str:
         """The text for plain JSON variables.
 
         Raises RequestError when the template refuses the messages, TokenizerError when it fails or does too much.

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
@@ -40,7 +41,7 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _content(token: object, where: Path) -> str | None:
+def _content(token: Any, where: Path) -> str | None:
     """Text of a special token, written as text or as {"content": text}."""
     if isinstance(token, dict):
         token = token.get("content")
@@ -197,8 +198,8 @@ def _affixes(fast: FastTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _decoding(fast: FastTokenizer, path: Path):
     """How pieces become bytes, and whether a leading space is dropped, from the tokenizer's decoder."""
-    decoder = json.loads(fast.decoder.__getstate__()) if fast.decoder is not None else {"type": "none"}
-    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    decoder: dict[str, Any] = json.loads(fast.decoder.__getstate__()) if fast.decoder is not None else {"type": "none"}
+    steps: list[dict[str, Any]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return byte_level_bytes, False
@@ -243,7 +244,8 @@ def _from_sentencepiece(path: Path, settings: _Settings) -> Vocabulary:
     plain = {token for token, entry in settings.added.items() if not entry.special}
     bos = _named_id("bos_token", settings, id_of, path) if "bos_token" in settings.named else _or_none(probe.bos_id())
     eos = _named_id("eos_token", settings, id_of, path) if "eos_token" in settings.named else _or_none(probe.eos_id())
-    named = {name: text_of(token) for name, token in (("bos_token", bos), ("eos_token", eos)) if token is not None}
+    known = (("bos_token", bos), ("eos_token", eos))
+    named = {name: text for name, token in known if token is not None and (text := text_of(token)) is not None}
     return Vocabulary(
         encoder=encoder, size=max([size, *(token + 1 for token in texts)]), text_of=text_of,
         token_bytes=TokenBytes(text_of, byte_fallback_bytes, frozenset(texts)),

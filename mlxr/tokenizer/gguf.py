@@ -1,6 +1,7 @@
 """The vocabulary in a GGUF file: byte-level BPE ("gpt2"), BPE on characters ("gemma4"), sentencepiece ("llama")."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
@@ -42,7 +43,7 @@ class FastEncoder:
 class _Reader:
     """Takes the vocabulary out of the metadata, checking each part."""
 
-    def __init__(self, metadata: dict[str, object]):
+    def __init__(self, metadata: dict[str, Any]):
         self._metadata = metadata
         self.model = self.get("model", str)
         if self.model is None:
@@ -60,7 +61,7 @@ class _Reader:
         marks = (CONTROL, UNKNOWN, USER_DEFINED)  # what is looked for in the text before it is split
         self.marked = {index: kind for index, kind in enumerate(self.types) if kind in marks}
 
-    def get(self, key: str, kind: type, default: object = None) -> object:
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
         value = self._metadata.get("tokenizer.ggml." + key, default)
         if value is not None and type(value) is not kind:
             raise TokenizerError(f"tokenizer.ggml.{key} must be {kind.__name__}, it is {type(value).__name__}")
@@ -111,6 +112,7 @@ class _Reader:
     def vocabulary(self, where: str) -> Vocabulary:
         bos, eos = self.token_id("bos"), self.token_id("eos")
         if self.model in ("gpt2", "gemma4"):
+            encoder: Any
             encoder, add_bos, strip_space = *self.bpe(), False
             convert = byte_level_bytes if self.model == "gpt2" else byte_fallback_bytes
         else:
@@ -139,7 +141,7 @@ class _Reader:
         pre = pre_tokenizer(self.get("pre", str, "default")) if self.model == "gpt2" else None
         options = {"ignore_merges": pre.ignore_merges} if pre else {"byte_fallback": True}
         try:
-            pairs = [tuple(merge.split(" ", 1)) for merge in self.strings("merges")]
+            pairs: Any = [tuple(merge.split(" ", 1)) for merge in self.strings("merges")]
             fast = FastTokenizer(BPE(vocab=self.ids, merges=pairs, **options))
         except Exception as error:  # the library raises Exception itself for a merge outside the vocabulary
             reason = " ".join(str(error).split())[:160]

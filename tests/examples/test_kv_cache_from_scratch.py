@@ -128,7 +128,7 @@ def test_contiguous_decode_of_a_ragged_batch():
     lengths, total = [0, 3, 9], 12
     rows = [tensors(seed, total, 4, 2) for seed in range(3)]
     cache = scratch.ContiguousCache(3, total, 2, 4)
-    for row, ((q, k, v), n) in enumerate(zip(rows, lengths)):
+    for row, ((_, k, v), n) in enumerate(zip(rows, lengths)):
         cache.append(row, k[:n], v[:n])
     for step in range(3):
         q, k, v = (np.stack([rows[b][i][lengths[b] + step] for b in range(3)]) for i in range(3))

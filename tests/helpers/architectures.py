@@ -6,7 +6,7 @@ Used by tests/models/test_architectures.py and by tools/architectures.
 import random
 
 import mlx.core as mx
-from models.tiny_configs import CONFIGS, VOCAB, tiny_model
+from models.tiny_configs import VOCAB, tiny_model
 
 from mlxr.models import seam, zoo
 from mlxr.models.modes import GATHERED, METAL_ONLY, MODES, PAGED, REFUSALS, SERIAL

@@ -42,7 +42,7 @@ class Model:
         return self
 
     def norms(self, *stems):
-        return self.each(**{stem: (WIDTH,) for stem in stems})
+        return self.each(**dict.fromkeys(stems, (WIDTH,)))
 
     def attention(self, bias=(), head=HEAD, kv_heads=KV_HEADS):
         for i in range(self.layers):

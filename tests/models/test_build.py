@@ -14,7 +14,6 @@ from helpers.dequantize import write_folder
 from helpers.gguf_files import Tiny, write_tiny
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from safetensors.numpy import save_file
-from tiny_configs import CONFIGS, tiny_model
 
 from mlxr.errors import ConfigError, UnsupportedModel, WeightsError
 from mlxr.kernels import library

@@ -49,10 +49,10 @@ class Block:
     number = -1        # ggml's type number
     block_size = 1     # weights in a block
     type_size = 1      # bytes in a block
-    affine_bits = None  # where `to_affine` exists: bits of a code in MLX's affine format with groups of 32
+    affine_bits: int | None = None  # where `to_affine` exists: bits of a code in MLX's affine format with groups of 32
     affine_halves = True  # whether its scales and offsets are those of the file: fp16 numbers, of 32 weights
-    float_dtype = None  # name of the MLX dtype where the bytes are plain floats
-    scales_at = ()      # bytes of a block where its fp16 scales and minima lie
+    float_dtype: str | None = None  # name of the MLX dtype where the bytes are plain floats
+    scales_at: tuple[int, ...] = ()      # bytes of a block where its fp16 scales and minima lie
 
     def __init_subclass__(cls):
         TYPES[cls.name] = cls
