@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-import httpx2
+import httpx2 as httpx       # which the openai package brings
 
 TEXT = (Path(__file__).resolve().parents[2] / "README.md").read_text() * 3
 WORDS = re.findall(r"[A-Za-z]{2,12}", TEXT)
@@ -59,14 +59,14 @@ def run_clients(server, requests, clients, seconds, leaving=0.0, seed=0):
 
     def one(number):
         rng = random.Random(seed * 1000 + number)
-        with httpx2.Client(base_url=server.url, timeout=600) as client:
+        with httpx.Client(base_url=server.url, timeout=600) as client:
             while time.monotonic() < end:
                 name = rng.choice(sorted(requests))
                 body, expected = requests[name]
                 leave = rng.randrange(body["max_tokens"]) if rng.random() < leaving else None
                 try:
                     text, times, _ = stream(client, body, leave)
-                except (AssertionError, httpx2.HTTPError) as e:
+                except (AssertionError, httpx.HTTPError) as e:
                     with lock:
                         wrong.append((name, repr(e)[:300]))
                     continue
