@@ -71,6 +71,9 @@ inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane
 
 // One stored page, while the next one is fetched.
 inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> next, tptr<float> qs, tptr<float> ps,
+#ifdef K_DECODED
+                        dptr<const float> tables, int kv_heads,
+#endif
                         vlane lane, place at, int page) {
     scores x;
     UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int b = 0; b < BLOCKS; ++b) x.s[r][b] = 0.0f;
@@ -106,6 +109,27 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
         }
     }
 #endif
+#ifdef K_DECODED
+    tptr<float> room = ps + ROWS * WIDE, rows = room + 32 * K_BLOCK;
+    dptr<const float> head = head_of(tables, at.h);
+    UNROLL for (int b = 0; b < BLOCKS; ++b) {
+        vfloat gain = k_gains(rec, lane, 32 * b);
+        K_WORDS words = k_near(rec, rows + 32 * K_ROWS, lane, 32 * b);
+        for (int n = 0; n < DK / K_BLOCK; ++n) {
+            int used = k_coefficients(room, head, words, lane, gain, n);
+            for (int m = 0; m < K_BLOCK; m += K_ROWS) {
+                k_rows(rows, room, head, n, m, used);
+                UNROLL for (int i = 0; i < K_ROWS; i += 2) {
+                    int p = n * K_BLOCK + m + i;
+                    pair k = k_turned(rows, head, lane, i, p, angle_of(tables, lane, kv_heads, page, 32 * b, p / 2), page, 32 * b);
+                    int x0 = int(tables[p]), y0 = int(tables[p + 1]);
+                    UNROLL for (int r = 0; r < ROWS; ++r) x.s[r][b] += k.x * qs[r * DK + x0] + k.y * qs[r * DK + y0];
+                }
+                SG_BARRIER;
+            }
+        }
+    }
+#else
     for (int g = 0; g < K_GROUPS; ++g) {
         vuint k[BLOCKS][K_LOADS];
         int at = AT_K + g * (K_LOADS * PAGE);
@@ -121,6 +145,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
             }
         }
     }
+#endif
 #ifdef K_TOKEN
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
         vfloat scale = k_scale(rec, lane, 32 * b);
@@ -282,6 +307,9 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
 #if SINKS
               dptr<const float> sinks,
 #endif
+#ifdef K_DECODED
+              dptr<const float> tables,
+#endif
 #if SPLIT
               dptr<float> part, dptr<float> lse,
 #else
@@ -342,7 +370,11 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
             for (int page = from; page < to; ++page) {
                 dptr<const uint> next = rec;
                 if (page + 1 < to) next = records + record_at(pages[page + 1], kv_heads, at.h);
+#ifdef K_DECODED
+                stored_page(a, rec, next, qs, ps, tables, kv_heads, lane, at, page);
+#else
                 stored_page(a, rec, next, qs, ps, lane, at, page);
+#endif
                 rec = next;
             }
             UNROLL for (int r = 0; r < ROWS; ++r) {

@@ -23,7 +23,16 @@
 
 struct outputs { tile<M> t[DVP / 32]; };                  // columns as groups give them, j * V_UNITS + group, or as they are
 // Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else in k and v.
-struct visit { int base, n, page; dptr<const uint> rec; dptr<const KVTYPE> k, v; int stride; };
+struct visit {
+    int base, n, page, stride;
+    dptr<const uint> rec;
+    dptr<const KVTYPE> k, v;
+#ifdef K_DECODED
+    dptr<const float> tables;
+    tptr<float> room;                                     // K_TEAMS times K_SCRATCH and K_STAGED
+    int h;
+#endif
+};
 
 // The K of one channel of a visit, to kv, where it is of the part that begins at channel `from`.
 inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloat value) {
@@ -34,6 +43,28 @@ inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloa
 inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
     if (x.page >= 0) {
         int t = x.base % PAGE;
+#ifdef K_DECODED
+        dptr<const float> head = head_of(x.tables, x.h);
+        tptr<float> room = x.room + sg % K_TEAMS * (K_SCRATCH + K_STAGED), rows = room + 32 * K_BLOCK;
+        if (sg < K_TEAMS) {
+            vfloat gain = k_gains(x.rec, lane, t);
+            K_WORDS words = k_near(x.rec, rows + 32 * K_ROWS, lane, t);
+            for (int n = sg; n < DK / K_BLOCK; n += K_TEAMS) {
+                int used = k_coefficients(room, head, words, lane, gain, n);
+                for (int m = 0; m < K_BLOCK; m += K_ROWS) {
+                    k_rows(rows, room, head, n, m, used);
+                    for (int i = 0; i < K_ROWS; i += 2) {
+                        int p = n * K_BLOCK + m + i, number = x.base / PAGE;
+                        angle a = angle_of(x.tables, lane, x.stride, number, t, p / 2);
+                        pair k = k_turned(rows, head, lane, i, p, a, number, t);
+                        put_channel(kv, lane, int(x.tables[p]), from, k.x);
+                        put_channel(kv, lane, int(x.tables[p + 1]), from, k.y);
+                    }
+                    SG_BARRIER;
+                }
+            }
+        }
+#else
 #if K_HIGH
         for (int w = sg; w < K_HIGH / 2; w += SGS) {
             vuint pair = ld(x.rec, lane + (AT_HIGH + w * PAGE + t), first(lane, BLOCK));
@@ -55,6 +86,7 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
                 put_channel(kv, lane, K_ORDER(x.rec, place), from, value);
             }
         }
+#endif
     } else {
         for (int d = sg * 4; d < KC; d += SGS * 4) {
             vfloat4 k4 = ld4(x.k, vint(lane) * (x.stride * DK) + (from + d), first(lane, x.n));
@@ -152,6 +184,9 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
 #if SINKS
                dptr<const float> sinks,
 #endif
+#ifdef K_DECODED
+               dptr<const float> tables,
+#endif
                dptr<OTYPE> out, int kv_heads, int wide, int window, int tiles, int tokens, GRID) {
     sequence s = sequence_at(sequences, tg.z);
     int h = tg.y, rows = s.count * G, row0 = (tiles - 1 - tg.x) * (SGS * M);     // the tiles that see most come first
@@ -196,6 +231,11 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
             visit x;
             x.page = -1;
             x.stride = kv_heads;
+#ifdef K_DECODED
+            x.tables = tables;
+            x.room = shared + (AT_P + SGS * M * 32);
+            x.h = h;
+#endif
             x.rec = records;
             if (i < stored) {
                 x.base = (from + i) * BLOCK;

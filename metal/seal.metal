@@ -1,12 +1,19 @@
 // Records of complete pages: one threadgroup encodes one page of one KV head. Built with pages.h, formats/source.h and the
 // headers of a format; then KVTYPE, SGS. rows[page][PAGE]: where its tokens lie: rows of the tails (below `tails`, these come
-// first), from there on of k and v.
+// first), from there on of k and v. numbers[page], where K is stored before RoPE: which page of its sequence each is.
 // out [pages][KV heads][RECORD]. Grid: x pages, y KV heads.
 KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> v_tail, dptr<const KVTYPE> k,
-            dptr<const KVTYPE> v, dptr<uint> out, int kv_heads, int tails, GRID) {
+            dptr<const KVTYPE> v,
+#ifdef K_CALIBRATED
+            dptr<const float> tables, dptr<const int> numbers,
+#endif
+            dptr<uint> out, int kv_heads, int tails, GRID) {
     dptr<const int> mine = rows + tg.x * PAGE;
     dptr<uint> rec = out + record_at(tg.x, kv_heads, tg.y);
     source keys = source_of(mine, k_tail, k, tails, kv_heads * DK, tg.y * DK);
+#ifdef K_CALIBRATED
+    keys.tables = tables; keys.number = numbers[tg.x]; keys.head = tg.y; keys.heads = kv_heads;
+#endif
     source values = source_of(mine, v_tail, v, tails, kv_heads * DV, tg.y * DV);
 #ifdef K_PHASES
     SIMDGROUPS { k_first(keys, rec, lane, sg, shared); }
@@ -23,6 +30,9 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
             encode_k(rec, lane, d, x);
         }
 #endif
+#ifdef V_LLOYD
+        uint gains = 0u;                                  // of tokens whose word is not complete
+#endif
         for (int i = sg; i < PAGE; i += SGS) {
             int t = TOKEN_OF(i);
             dptr<const KVTYPE> from = take_token(values, t);
@@ -31,7 +41,11 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
                 UNROLL for (int j = 0; j < V_PER; ++j)
                     x.v[c][j] = vfloat(ld(from, spread<32, 0, V_PER>(lane) + (32 * c * V_PER + j),
                                           first(lane, V_UNITS - 32 * c)));
+#ifdef V_LLOYD
+            encode_v(rec, lane, t, x, gains);
+#else
             encode_v(rec, lane, t, x);
+#endif
         }
         if (sg == 0) for (int i = AT_END; i < RECORD; i += 32) st(rec, lane + i, vuint(0u), first(lane, RECORD - i));
     }

@@ -37,7 +37,7 @@ class Batch:
 
     All int32. tokens, positions [T]; a sequence's tokens are consecutive. sampled [S]: rows of tokens, or None.
     seal_pages [P]: page ids, or None. seal_rows [P * page_size]: their tokens, as rows of the tails (below
-    slots * page_size) or, from there on, of the new tokens. tail_rows [U], tail_source [U]: rows of the tails that are
+    slots * page_size) or, from there on, of the new tokens. seal_numbers [P]: which page of its sequence each is. tail_rows [U], tail_source [U]: rows of the tails that are
     written, and the new tokens they get; or None.
     slots: tail slots there are. start: position of the first token where the batch is one sequence, else None.
     """
@@ -50,6 +50,7 @@ class Batch:
     sampled: mx.array | None
     seal_pages: mx.array | None
     seal_rows: mx.array | None
+    seal_numbers: mx.array | None
     tail_rows: mx.array | None
     tail_source: mx.array | None
     start: int | None = None
@@ -144,7 +145,7 @@ def _plain_rows(work, row, page_size, slots):
 def build_batch(works, page_size, slots, previous=None):
     """The Batch of some works (of one plan). slots: tail slots there are now; previous: the last step's tokens [S]."""
     host, source, positions, sampled = [], [], [], []
-    seal_pages, seal_rows, tail_rows, tail_source = [], [], [], []
+    seal_pages, seal_rows, seal_numbers, tail_rows, tail_source = [], [], [], [], []
     for work in works:
         row, end = len(positions), work.start + work.count
         tokens = work.sequence.tokens[work.start:end]
@@ -156,6 +157,7 @@ def build_batch(works, page_size, slots, previous=None):
         first, complete = work.start // page_size, end // page_size
         if complete > first:
             seal_pages += work.pages[first:complete]
+            seal_numbers += range(first, complete)
             seal_rows += _plain_rows(work, row, page_size, slots)[:(complete - first) * page_size]
         left = end % page_size if complete > first else work.count       # new tokens that stay in the tail
         tail = work.slot * page_size + end % page_size
@@ -163,7 +165,7 @@ def build_batch(works, page_size, slots, previous=None):
         tail_source += range(row + work.count - left, row + work.count)
     tokens = _tokens(host, source, previous)
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
-                 _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None)
+                 _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None)
 
 
 def _tokens(host, source, previous):

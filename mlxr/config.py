@@ -19,6 +19,7 @@ class EngineConfig:
     dtype:         of activations and unquantized weights; None: as stored on a GPU, float32 on a CPU.
     kv:            page format: a name (`f16`, `bf16`, `f32`, `q8`, `q6`, `q4`, `k8v4`, `a4`, `mixed`), `k:q8,v:q4`, with
                    options as in `mixed:ratio=0.5,low=4`, and `skip=0:2,-2:` for layers in f16 (see pages/spec.py).
+    calibration:   a file of `mlxr calibrate`, for formats that need one; None: looked for beside the model and in the cache.
     context:       tokens in one sequence at most; None: the model's own limit.
     pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
     memory_bytes, memory_share: a budget for weights, pool, tails and scratch together, in bytes or as a share of the
@@ -34,6 +35,7 @@ class EngineConfig:
     max_batch: int = 32
     dtype: str | None = None
     kv: str = "f16"
+    calibration: str | None = None
     context: int | None = None
     pool_tokens: int | None = None
     prefix_cache: bool = True

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import mlx.core as mx
 
+from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
@@ -56,7 +57,8 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     Raises MlxrError subclasses when the model cannot be found, read or run.
     """
     path = locate(model, progress=progress is not None)
-    parse_kv(config.kv)                          # a wrong name is told before gigabytes are read
+    kv = parse_kv(config.kv)                     # a wrong name is told before gigabytes are read
+    calibration.require(kv.format, path, config.calibration)
     checkpoint = open_checkpoint(path)
     architecture = zoo.architecture_name(checkpoint.config)
     mode, note = mode_of(architecture)
@@ -98,6 +100,8 @@ class Engine:
         self.weights_bytes = _nbytes(model)
         self.context = context_limit(model_config, config.context)
         formats = self.kv.layers(sum(1 for s in self.specs if s))
+        if any(f.k.before_rope for f in formats):
+            formats = calibration.fitted(formats, [s for s in self.specs if s], name, model_config, config, self.context)
         self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
         pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes, self.scratch_bytes, self.dtype)
         self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)

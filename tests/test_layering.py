@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
 BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner", "pace", "persistence"}
-BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides"}
+BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides", "calibration"}
 MAY_IMPORT = {
     "errors": set(),
     "home": {"errors"},
@@ -36,18 +36,19 @@ MAY_IMPORT = {
     "guides": BOTTOM,
     "pace": set(),
     "persistence": {"pages"},
+    "calibration": DATA | {"weights", "pages"},
     "rehearsal": DATA | {"kernels", "models", "scheduler"},
     "trial": DATA | {"kernels", "scheduler"},
-    "engine": BELOW_ENGINE | {"rehearsal", "trial"},
+    "engine": BELOW_ENGINE | {"rehearsal", "trial", "calibration"},
     "charts": set(),
-    "quality": BELOW_ENGINE | {"engine", "charts"},
+    "quality": BELOW_ENGINE | {"engine", "charts", "calibration"},
     "doctor": BELOW_ENGINE | {"engine", "benchmarks"},
     "planning": BELOW_ENGINE | {"engine", "charts"},
     "inspection": BELOW_ENGINE | {"engine"},
     "inspection_gguf": BELOW_ENGINE | {"inspection"},
     "conversion": BELOW_ENGINE,
     "api": BELOW_ENGINE | {"engine", "quality"},
-    "benchmarks": BELOW_ENGINE | {"engine"},
+    "benchmarks": BELOW_ENGINE | {"engine", "calibration"},
     "cli": BELOW_CLI | {"server", "benchmarks", "planning", "doctor"},
     "server": BELOW_CLI,
     "": BELOW_CLI,  # mlxr/__init__.py

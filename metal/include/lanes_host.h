@@ -85,6 +85,17 @@ LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }
 LI vuint simd_shuffle(vuint a, vint i) { return as_uint(simd_shuffle(as_float(a), i)); }
 LI vint simd_shuffle(vint a, vint i) { return vint(simd_shuffle(vuint(a), i)); }
 template <class V> LI V simd_shuffle_xor(V a, int m) { return simd_shuffle(a, iota() ^ vint(m)); }
+LI uint ballot(vbool m) {                                  // bit l: lane l of m
+    uint w = 0;
+#if LANES_AVX512
+    EACH w |= uint(_mm512_movepi32_mask((__m512i)m.p[k_])) << (W * k_);
+#elif LANES_AVX2
+    EACH w |= uint(_mm256_movemask_ps((__m256)m.p[k_])) << (W * k_);
+#else
+    EACH EACH_LANE w |= uint(m.p[k_][l_] & 1) << (W * k_ + l_);
+#endif
+    return w;
+}
 LI bool simd_any(vbool m) {
     ipart s = m.p[0];
     UNROLL for (int k = 1; k < NP; ++k) s |= m.p[k];

@@ -65,6 +65,7 @@ inline float bfloat_lo(uint w) { return as_type<float>(w << 16); }
 inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
 #define TABLE16(name, ...) constant float name[16] = {__VA_ARGS__}       // 16 constants for pick16
 inline float pick16(const constant float* t, uint i) { return t[i & 15u]; }
+inline uint ballot(bool b) { return uint((simd_vote::vote_t)simd_ballot(b)); }     // bit l: lane l of b
 inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // M x 32 accumulators of one SIMD-group.

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..batch import build_batch
+from ..calibration import made_up
 from ..kernels import attend, library, merge, q_gemm, q_gemv, q_rows, read_bound, rms_norm, rope, seal
 from ..kernels.host_call import ELEMENT_OF
 from ..kernels.paged import PagedShape
@@ -88,7 +89,8 @@ def embedding(kind, count, n, k, most=None):
 
 def attention(model, fmt, context, batch, new=1, most=None):
     """attend (new up to 8) or prefill: `batch` sequences of `context` tokens, the last `new` of them new."""
-    fmt, kv, d, heads = page_format(fmt), model.kv_heads, model.dim, model.heads
+    kv, d, heads = model.kv_heads, model.dim, model.heads
+    fmt = made_up(page_format(fmt), kv, d, PAGE, context // PAGE + 1)
     pages = context // PAGE
     record = kv * fmt.words(PAGE, d, d) * 4
     nbytes = batch * pages * record + 2 * batch * new * heads * d * dtype().size
@@ -125,7 +127,7 @@ def _works(context, new, batch, pages, first):
 
 def _records(fmt, kv_heads, d, pages):
     """A pool of that many pages, page 0 zero, of a few random ones over and over."""
-    few = fmt.encode(*(_random(16, kv_heads, PAGE, d, seed=s).astype(mx.float32) for s in (8, 9)))
+    few = fmt.encode(*(_random(16, kv_heads, PAGE, d, seed=s).astype(mx.float32) for s in (8, 9)), mx.arange(16) % 2)
     times = -(-pages // 16)
     pool = mx.concatenate([mx.zeros_like(few[:1])] + [few] * times)[:pages]
     return mx.contiguous(pool)
@@ -143,7 +145,8 @@ def merging(model, rows, units):
 
 def sealing(model, fmt, pages, most=None):
     """seal: that many pages at once, of new tokens."""
-    fmt, kv, d = page_format(fmt), model.kv_heads, model.dim
+    kv, d = model.kv_heads, model.dim
+    fmt, at = made_up(page_format(fmt), kv, d, PAGE, pages), mx.arange(pages, dtype=mx.int32)
     tails = [_random(PAGE, kv, d, seed=s) for s in (1, 2)]
     plain = 2 * pages * PAGE * kv * d * dtype().size
     copies = copies_of(plain, most)
@@ -151,16 +154,16 @@ def sealing(model, fmt, pages, most=None):
     rows = mx.arange(PAGE, PAGE + pages * PAGE).astype(mx.int32)
     mx.eval(tails, new, rows)
     k = seal.kernel(PagedShape(fmt, PAGE, kv, 1, d, d, "float", ELEMENT_OF[dtype()]))
-    shape = pages, kv, fmt.words(PAGE, d, d)
+    shape, more = (pages, kv, fmt.words(PAGE, d, d)), seal.more_inputs(fmt, at)
 
     def ours(i):
-        return k([rows, *tails, *new[i % len(new)]], [shape], (pages, kv, 1), (kv, PAGE))
+        return k([rows, *tails, *new[i % len(new)], *more], [shape], (pages, kv, 1), (kv, PAGE))
 
     def twin(i):
-        return [seal.reference(fmt, PAGE, rows, *tails, *new[i % len(new)])]
+        return [seal.reference(fmt, PAGE, rows, *tails, *new[i % len(new)], at)]
 
     def check():
-        return list(zip(*(fmt.decode(records[0], PAGE, d, d) for records in (ours(0), twin(0)))))
+        return list(zip(*(fmt.decode(records[0], PAGE, d, d, at) for records in (ours(0), twin(0)))))
 
     return Case(ours, twin, "twin", plain + 4 * shape[0] * shape[1] * shape[2], 0.0, check, copies)
 

@@ -33,9 +33,11 @@ def add_model(parser, what="(default: smollm2-135m)"):
 def add_engine(parser):
     group = parser.add_argument_group("engine")
     group.add_argument("--kv", metavar="FORMAT", default="f16",
-                       help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4 or mixed, or auto: the smallest "
+                       help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4, mixed, or q3 and q2 after `mlxr calibrate`, or auto: the smallest "
                             "that `mlxr validate` accepted for this model; k:q8,v:q4 for K and V apart; skip=0:2,-2: leaves "
                             "layers in f16; mixed:ratio=0.5,low=4 sets options (default: f16)")
+    group.add_argument("--calibration", metavar="FILE",
+                       help="what `mlxr calibrate` wrote, for q3 and q2 (default: found beside the model or in the cache)")
     group.add_argument("--page-size", type=int, default=64, metavar="N",
                        help="tokens in a page: 16, 32, 64, 128 (default: 64)")
     group.add_argument("--pool", type=size, metavar="SIZE",
@@ -58,7 +60,7 @@ def add_auto(parser):
 
 def engine_options(args):
     """Keyword arguments of LLM."""
-    return dict(kv=args.kv, page_size=args.page_size, pool_bytes=args.pool, context=args.context,
+    return dict(kv=args.kv, calibration=args.calibration, page_size=args.page_size, pool_bytes=args.pool, context=args.context,
                 token_budget=args.token_budget, max_batch=args.max_batch, dtype=args.dtype)
 
 

@@ -35,6 +35,7 @@ def arguments(parser):
     add("--json", action="store_true", help="print JSON")
     add("--html", metavar="FILE", help="write a report with charts, one file that needs no other")
     add("--page-size", type=int, default=64, metavar="N", help="tokens in a page: 16, 32, 64, 128 (default: 64)")
+    add("--calibration", metavar="FILE", help="what `mlxr calibrate` wrote, for q3 and q2 (default: found)")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="of activations and plain weights (default: as stored; float32 on a CPU)")
     add("--no-store", action="store_true", help="do not keep the verdicts for --kv auto")
 
@@ -55,7 +56,7 @@ def run(args):
 
     path = locate(model)
     with _Progress() as progress:
-        report = validation.validate(path, plan, text, page_size=args.page_size, dtype=args.dtype, progress=progress, warn=show.warn)
+        report = validation.validate(path, plan, text, page_size=args.page_size, dtype=args.dtype, calibration=args.calibration, progress=progress, warn=show.warn)
     if not args.no_store:
         store.save(store.identity(path), report)
     accepted = validation.accepted(report, args.require) if args.require else None

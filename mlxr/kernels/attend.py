@@ -37,6 +37,8 @@ def attend(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=N
         return reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window, sinks)
     k, v = k.astype(k_tail.dtype), v.astype(v_tail.dtype)
     extra = [] if sinks is None else [_padded(sinks)]
+    if page_format.k.before_rope:
+        extra.append(page_format.k.need().constants)
     outs = [run([records, p.table, p.sequences, q, k_tail, v_tail, k, v, *extra]) for run, p in zip(runs, parts)]
     out = outs[0] if len(outs) == 1 else mx.concatenate(outs)
     return out if order is None else out[order]
@@ -57,10 +59,10 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
 
     def floats(heads):   # of threadgroup memory of a SIMD-group
         rows = tokens * heads
-        return max(rows * shape.dk * (2 if fmt.k.own_query else 1) + rows * max(32, shape.page), period * per)
+        return max(rows * shape.dk * (2 if fmt.k.own_query else 1) + rows * max(32, shape.page) + fmt.k.read_floats(shape.dk, on), period * per)
 
-    heads = group
-    while heads > 1 and (on == "host" and heads > MOST_ROWS or on == "metal" and 4 * floats(heads) > SHARED_BYTES):
+    heads, room = group, SHARED_BYTES + 4 * fmt.k.read_floats(shape.dk, on)
+    while heads > 1 and (on == "host" and heads > MOST_ROWS or on == "metal" and 4 * floats(heads) > room):
         heads = max(h for h in range(1, heads) if group % h == 0)
     if sgs is None:
         sgs = 1 if on == "host" or not split else max(1, min(4, SHARED_BYTES // (4 * floats(heads))))
@@ -154,7 +156,7 @@ def dense(k, v, k_tail, v_tail, records, page_format, page_size, group):
     plain = [gather_plain(group.own, t, x).swapaxes(1, 2) for t, x in ((k_tail, k), (v_tail, v))]
     if not group.table.shape[1]:
         return plain
-    stored = page_format.decode(records[group.table], page_size, k.shape[-1], v.shape[-1])
+    stored = page_format.decode(records[group.table], page_size, k.shape[-1], v.shape[-1], mx.arange(group.table.shape[1]))
     # [B, W, kv_heads, page, d] -> [B, kv_heads, W * page, d]
     stored = [s.astype(p.dtype).swapaxes(1, 2).reshape(*p.shape[:2], -1, p.shape[-1]) for s, p in zip(stored, plain)]
     return [mx.concatenate([s, p], axis=2) for s, p in zip(stored, plain)]

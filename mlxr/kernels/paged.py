@@ -34,7 +34,7 @@ class PagedShape:
     def inputs(self):
         return [("records", "uint"), ("table", "int"), ("sequences", "int"), ("q", self.q_type),
                 *((n, self.kv_type) for n in ("k_tail", "v_tail", "k", "v")),
-                *([("sinks", "float")] if self.sinks else [])]
+                *([("sinks", "float")] if self.sinks else []), *([("tables", "float")] if self.format.k.before_rope else [])]
 
     @property
     def q_dtype(self):

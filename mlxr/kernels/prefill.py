@@ -11,6 +11,7 @@ from .library import Kernel
 from .paged import PagedShape
 
 SHARED_FLOATS = 5120             # of threadgroup memory, on a GPU: 20 KB
+MOST_FLOATS = 8192               # with what decoding K takes, where it takes any
 ROWS = {"host": 24, "metal": 8}  # query rows of a SIMD-group
 SIMDGROUPS = 4                   # of a threadgroup, on a GPU
 
@@ -39,6 +40,10 @@ def kernel(shape: PagedShape, on=None, checked=False, rows=None, sgs=None, packe
                                            shape.format.k.per)
     defines = shape.defines | {"G": shape.group, "M": rows, "SGS": sgs, "Q_PACKED": int(packed), "ONE": one,
                                "KC": channels, "VT": tokens, "OTYPE": shape.q_type}
+    scratch = shape.format.k.read_floats(shape.dk, on)                # of each SIMD-group that decodes K
+    if scratch:
+        teams = max(1, min(sgs, shape.dk // shape.format.k.block_of(shape.dk), (MOST_FLOATS - fixed - floats) // scratch))
+        defines["K_TEAMS"], floats = teams, floats + teams * scratch
     if packed:
         defines["QTYPE"] = "float"
     inputs = [(n, "float" if n == "q" and packed else t) for n, t in shape.inputs]

@@ -18,21 +18,27 @@ def gather_plain(rows, tail, new):
     return mx.concatenate([tail, new.astype(tail.dtype)])[rows]
 
 
-def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v):
+def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=None):
     """The pool with pages encoded into it, in one update.
 
     records: uint32 [pages, kv_heads, words]. pages: int32 [P]. rows: int32 [P * page_size], numbered as gather_plain.
-    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d].
+    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d]. at: int32 [P], which page of its sequence each is.
     """
     kernel = _ready(page_format, page_size, k.shape[1], k.shape[2], v.shape[2], k_tail.dtype, library.backend())
     if kernel is None:
-        records[pages] = reference(page_format, page_size, rows, k_tail, v_tail, k, v)
+        records[pages] = reference(page_format, page_size, rows, k_tail, v_tail, k, v, at)
     else:
         kv_heads, tails = k.shape[1], k_tail.shape[0]
-        records[pages] = kernel([rows, k_tail, v_tail, k.astype(k_tail.dtype), v.astype(v_tail.dtype)],
+        records[pages] = kernel([rows, k_tail, v_tail, k.astype(k_tail.dtype), v.astype(v_tail.dtype),
+                                 *more_inputs(page_format, at)],
                                 [(pages.size, kv_heads, records.shape[2])], (pages.size, kv_heads, 1),
                                 (kv_heads, tails))[0]
     return records
+
+
+def more_inputs(page_format, at):
+    """What the kernel takes beside K and V: where K is stored before RoPE, its tables and the pages' numbers int32 [P]."""
+    return [page_format.k.need().constants, mx.pad(at, (0, max(0, 8 - at.size)))] if page_format.k.before_rope else []
 
 
 @functools.lru_cache(None)
@@ -41,6 +47,8 @@ def kernel(shape: PagedShape, on=None, checked=False, flags=()):
     on, fmt = on or library.backend(), shape.format
     sgs = 1 if on == "host" else SIMDGROUPS
     inputs = [("rows", "int"), *((n, shape.kv_type) for n in ("k_tail", "v_tail", "k", "v"))]
+    if fmt.k.before_rope:
+        inputs += [("tables", "float"), ("numbers", "int")]
     defines = {n: v for n, v in shape.defines.items() if n not in ("QTYPE", "SCALE", "SINKS")}
     return Kernel("seal", headers=(fmt.headers[0], "formats/source.h", *fmt.headers[1:]), inputs=inputs, outputs=[("out", "uint")],
                   ints=["kv_heads", "tails"],
@@ -61,10 +69,10 @@ def _ready(page_format, page_size, kv_heads, dk, dv, dtype, on):
     return found
 
 
-def reference(page_format, page_size, rows, k_tail, v_tail, k, v):
+def reference(page_format, page_size, rows, k_tail, v_tail, k, v, at=None):
     """Records uint32 [P, kv_heads, words] in plain MLX operations."""
     plain = []
     for tail, new in ((k_tail, k), (v_tail, v)):
         x = gather_plain(rows, tail, new)
         plain.append(x.reshape(-1, page_size, *x.shape[1:]).swapaxes(1, 2))      # [P, kv_heads, page, d]
-    return page_format.encode(*plain)
+    return page_format.encode(*plain, at)

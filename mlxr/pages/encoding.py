@@ -36,6 +36,7 @@ class Encoding:
     rotated: ClassVar[bool] = False
     header: ClassVar[str | None] = None # of metal/include: how kernels read and write it
     shared: ClassVar[tuple] = ()        # headers that several formats share: they come after every format's own
+    before_rope: ClassVar[bool] = False # K: stored before RoPE, so that encode and decode take `at` (see PageFormat)
     own_query: ClassVar[bool] = False   # K: q is brought into units of each page's codes, which takes a second copy of it
 
     @property
@@ -46,13 +47,18 @@ class Encoding:
     @property
     def label(self):
         """As a user writes it."""
-        options = ",".join(f"{f.name}={getattr(self, f.name):g}" for f in dataclasses.fields(self))
+        options = ",".join(f"{f.name}={getattr(self, f.name):g}" for f in self.options())
         return self.name + (":" + options if options else "")
 
     @property
     def on_kernels(self):
         """Whether there is code by which kernels read and write it."""
         return bool(self.header or self.shared)
+
+    @classmethod
+    def options(cls):
+        """Fields that a user may give."""
+        return [f for f in dataclasses.fields(cls) if f.compare]
 
     def defines(self, d):
         """Macros for the kernels, for heads of d elements."""
@@ -74,6 +80,10 @@ class Encoding:
 
     def seal_floats(self, page, d, simdgroups):
         """Floats of threadgroup memory that encoding K takes in the kernel."""
+        return 0
+
+    def read_floats(self, d, on):
+        """Floats of threadgroup memory that decoding 32 tokens of K takes in attend and prefill, on a backend."""
         return 0
 
     def encode(self, x):

@@ -51,18 +51,26 @@ class PageFormat:
                 return f"{part.kind} in {part.label} cannot have {why}"
         return None
 
-    def encode(self, k, v):
-        """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype)."""
+    def encode(self, k, v, at=None):
+        """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype). at: see decode."""
         (page, dk), dv = k.shape[-2:], v.shape[-1]
-        parts = [e.encode(x.astype(mx.float32)) for e, x in ((self.k, k), (self.v, v))]
+        parts = [e.encode(x.astype(mx.float32), **_at(e, at)) for e, x in ((self.k, k), (self.v, v))]
         spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
         return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)
 
-    def decode(self, records, page, dk, dv):
-        """(k [..., page, dk], v [..., page, dv]) in float32, from records uint32 [..., words]."""
+    def decode(self, records, page, dk, dv, at=None):
+        """(k [..., page, dk], v [..., page, dv]) in float32, from records uint32 [..., words].
+
+        at: which page of its sequence each is, int32 of the records' shape without KV heads and words: [...] of
+        [..., kv_heads, words]. A K that is stored before RoPE (Encoding.before_rope) needs it.
+        """
         k = self.k.words(page, dk)
         v = records[..., k:k + self.v.words(page, dv)]
-        return self.k.decode(records[..., :k], page, dk), self.v.decode(v, page, dv)
+        return self.k.decode(records[..., :k], page, dk, **_at(self.k, at)), self.v.decode(v, page, dv)
+
+
+def _at(encoding, at):
+    return {"at": at} if encoding.before_rope else {}
 
 
 def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16):

@@ -55,7 +55,7 @@ class LayerPool:
         if batch.seal_pages is not None:
             # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
             self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, self.k_tail,
-                                self.v_tail, k, v)
+                                self.v_tail, k, v, batch.seal_numbers)
 
     def seal_tails(self, batch, after):
         """Seal the pages that a batch completes from the tails alone, once `after` is computed: what wrote them there."""

@@ -46,14 +46,14 @@ def known(name):
 
 def quantized(page_size):
     """Names of the registry's formats that store fewer than 16 bits an element, fewest first; those that cannot stand by
-    themselves, or need something first, are left out."""
+    themselves, or need a calibration first, are left out."""
     found = []
     for name in registry.NAMES:
         try:
             bits = known(name).bits_per_element(page_size, 128, 128)
         except MlxrError:
             continue
-        if bits < 16:
+        if bits < 16 and not known(name).k.before_rope:
             found.append((bits, name))
     return [name for _, name in sorted(found)]
 

@@ -121,7 +121,7 @@ class Feed:
         pool, spec = self.engine.pool.layers[layer], self.engine.pool.layers[layer].spec
         records = pool.records[mx.array(self.pages_of_context(i))]
         return tuple(x.astype(mx.float32).swapaxes(1, 2).reshape(self.context, spec.kv_heads, -1)
-                     for x in pool.format.decode(records, self.size, spec.dk, spec.dv))
+                     for x in pool.format.decode(records, self.size, spec.dk, spec.dv, mx.arange(records.shape[0])))
 
     def seal(self, i, layer, k, v):
         """Put a context's k and v of one layer into its pages, as a prompt of one chunk would."""

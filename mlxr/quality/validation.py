@@ -79,13 +79,13 @@ class Quiet:
         """It is done."""
 
 
-def validate(model, plan, text, *, page_size=64, dtype=None, progress=None, warn=None):
+def validate(model, plan, text, *, page_size=64, dtype=None, calibration=None, progress=None, warn=None):
     """The report of a validation, a dict of JSON types (see Validation.report).
 
     model: anything that weights.locate takes. text: a texts.Text. progress: as Quiet. warn: called with one line.
     Raises MlxrError subclasses: a model that cannot be run, a text that is too short, a context that is too long.
     """
-    config = EngineConfig(kv=formats.REFERENCE, page_size=page_size, dtype=dtype, token_budget=max(512, SCORED), pool_tokens=1,
+    config = EngineConfig(kv=formats.REFERENCE, calibration=calibration, page_size=page_size, dtype=dtype, token_budget=max(512, SCORED), pool_tokens=1,
                           prefix_cache=False)
     return Validation(load_engine(model, config, warn=warn), plan, text, progress or Quiet()).run()
 

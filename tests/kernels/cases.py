@@ -1,6 +1,7 @@
 """Ragged batches for attention tests: a pool filled through the engine's own writes, and the oracle's answer."""
 
 import importlib.util
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlxr.batch import build_batch
+from mlxr.calibration import made_up
 from mlxr.kernels import fallback, host_build, library
 from mlxr.pages.formats import page_format
 from mlxr.pages.pool import LayerPool, LayerSpec
@@ -37,7 +39,7 @@ class Story:
     def __init__(self, layer, kv="f16", page_size=16, dtype=mx.float32, seed=0, slots=4, pages=200):
         self.layer, self.page_size, self.dtype = layer, page_size, dtype
         self.rng = np.random.default_rng(seed)
-        self.format = page_format(kv)
+        self.format = made_up(page_format(kv), layer.kv_heads, layer.dk, page_size, pages)
         self.pool = LayerPool(LayerSpec(layer.kv_heads, layer.dk, layer.dv), self.format, page_size, pages, dtype)
         self.pool.grow(slots)
         self.slots = slots
@@ -74,10 +76,14 @@ class Story:
         x = self.rng.standard_normal(shape).astype(np.float32)
         return np.array(mx.array(x).astype(self.dtype).astype(mx.float32))      # what the model's dtype can hold
 
-    def stored(self, k, v):
-        """What reading one page gives, in fp64: [page, heads, d] -> the same, through the page format."""
-        records = self.format.encode(*(mx.array(x.astype(np.float32)).swapaxes(0, 1) for x in (k, v)))
-        out = self.format.decode(records, self.page_size, self.layer.dk, self.layer.dv)
+    def stored(self, k, v, i=None, page=None):
+        """What reading one page gives, in fp64: [page, heads, d] -> the same, through the page format. Where K is stored
+        before RoPE, what sequence i's own page holds: another order of sums would give other codes here and there."""
+        if self.format.k.before_rope:
+            records = self.pool.records[self.sequences[i].pages[page]]
+        else:
+            records = self.format.encode(*(mx.array(x.astype(np.float32)).swapaxes(0, 1) for x in (k, v)))
+        out = self.format.decode(records, self.page_size, self.layer.dk, self.layer.dv, mx.array(page or 0))
         return tuple(np.array(x.astype(mx.float32)).swapaxes(0, 1).astype(np.float64) for x in out)
 
     def expect(self, counts, q, window=None, sinks=None, scale=None):
@@ -86,7 +92,9 @@ class Story:
         for i, n in counts.items():
             k, v = self.history[i]
             positions = np.arange(len(k) - n, len(k))
-            outs.append(scratch.paged_attention(q[row:row + n], k, v, positions, self.page_size, self.stored, window,
+            numbers = itertools.count()
+            stored = lambda k, v, i=i, numbers=numbers: self.stored(k, v, i, next(numbers))
+            outs.append(scratch.paged_attention(q[row:row + n], k, v, positions, self.page_size, stored, window,
                                                 sinks, scale))
             row += n
         return np.concatenate(outs)

@@ -21,7 +21,8 @@ class Launches:
         (self.part,), order = self.batch.parts
         assert order is None
         extra = [] if sinks is None else [mx.array(np.pad(np.asarray(sinks, np.float32), (0, max(0, 8 - len(sinks)))))]
-        self.inputs = [story.pool.records, self.part.table, self.part.sequences, q, *tails, k, v, *extra]
+        tables = [story.format.k.need().constants] if story.format.k.before_rope else []
+        self.inputs = [story.pool.records, self.part.table, self.part.sequences, q, *tails, k, v, *extra, *tables]
         self.expected = story.expect(counts, q, window, sinks, scale)
 
     def attend(self, **options):
@@ -74,6 +75,6 @@ def sealing(story, count):
         story.format, story.page_size, k, k, v, k_tail, 1.0, False).kv_type)
     kernel = seal.kernel(shape, "metal")
     pages = batch.seal_pages.size
-    gate = Gate(kernel, [batch.seal_rows, k_tail, v_tail, k, v], [(pages, layer.kv_heads, story.pool.words)],
+    gate = Gate(kernel, [batch.seal_rows, k_tail, v_tail, k, v, *seal.more_inputs(story.format, batch.seal_numbers)], [(pages, layer.kv_heads, story.pool.words)],
                 (pages, layer.kv_heads, 1), (layer.kv_heads, k_tail.shape[0]))
-    return gate, seal.reference(story.format, story.page_size, batch.seal_rows, k_tail, v_tail, k, v)
+    return gate, seal.reference(story.format, story.page_size, batch.seal_rows, k_tail, v_tail, k, v, batch.seal_numbers)

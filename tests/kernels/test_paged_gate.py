@@ -36,6 +36,8 @@ ATTEND = {
     "k8v4, several tokens": ("k8v4", 32, mx.float32, {}, (70,), (4,), None, None),
     "mixed": ("mixed", 32, mx.float32, {}, (100,), (1,), None, None),
     "mixed of 2 bits, half": ("mixed:ratio=0.5,low=2", 32, mx.float16, dict(dk=128, dv=128), (70,), (1,), None, None),
+    "q3": ("q3", 32, mx.float32, dict(heads=6, kv_heads=2), (70, 7), (1, 1), None, None),
+    "q2, blocks, 128, half": ("k:q2:block=16,v:q2", 64, mx.float16, dict(heads=4, kv_heads=1, dk=128, dv=128), (140,), (1,), 90, None),
     "q4, 80, window": ("q4", 64, mx.float32, dict(dk=80, dv=96), (150,), (2,), 100, None),
     "q4, 256, bf16": ("q4", 16, mx.bfloat16, dict(heads=4, kv_heads=1, dk=256, dv=256), (40,), (1,), None, None),
 }
@@ -48,6 +50,8 @@ PREFILL = {
     "bf16, 80 and 96": ("bf16", 16, mx.bfloat16, dict(heads=5, kv_heads=1, dk=80, dv=96), (20,), (17,), None, None),
     "f32, 256": ("f32", 16, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (20,), (20,), None, None),
     "q4": ("q4", 32, mx.float32, dict(heads=9, kv_heads=3), (40, 0), (23, 9), None, None),
+    "q3": ("q3", 32, mx.float32, dict(heads=6, kv_heads=2), (40, 0), (23, 9), None, None),
+    "q2, blocks, 128": ("k:q2:block=16,v:q2", 64, mx.float32, dict(heads=2, kv_heads=1, dk=128, dv=128), (70,), (12,), None, None),
     "q4, 80 and 96": ("q4", 32, mx.float16, dict(heads=5, kv_heads=1, dk=80, dv=96), (40,), (17,), None, None),
     "q4, 256": ("q4", 16, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (20,), (20,), None, None),
     "q6, 128": ("q6", 32, mx.float32, dict(heads=2, kv_heads=1, dk=128, dv=128), (40,), (12,), None, None),
@@ -71,7 +75,8 @@ def test_attend(name):
     """One unit a sequence, KV head and block of tokens: each K and V byte that is seen is read once."""
     one = launches_of(ATTEND[name])
     gate = one.attend()
-    gate.check([one.expected], TOLERANCE[one.story.dtype])
+    most = 32768 if one.story.format.k.before_rope else 16384
+    gate.check([one.expected], TOLERANCE[one.story.dtype], threadgroup_bytes=most)
     records, plain = one.seen()
     read = {n: b["read_bytes"] for n, b in gate.report.buffers.items()}
     k = gate.kernel.defines
@@ -83,13 +88,16 @@ def test_attend(name):
 
 @pytest.mark.parametrize("kv", ["f16", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n != "f16")])
 def test_attend_traffic(kv):
-    """All that a launch reads, over the K and V that it must read."""
+    """The K and V that a launch reads, over what it must read; with pages of 16 bits, all that it reads. What does not grow
+    with K and V is 13 % more for the smallest formats here; tables of q3 and q2 lie in a cache, and count every time."""
     story = story_of([2047], kv, page_size=64, heads=8, kv_heads=1, dk=128, dv=128)
     one = Launches(story, {0: 1})
     gate = one.attend()
     gate.run()
     assert not gate.errors()
-    assert sum(b["read_bytes"] for b in gate.report.buffers.values()) <= 1.03 * sum(one.seen())
+    read = {n: b["read_bytes"] for n, b in gate.report.buffers.items() if n != "tables"}
+    assert sum(read[n] for n in ("records", "k_tail", "v_tail", "k", "v")) <= 1.03 * sum(one.seen())
+    assert sum(read.values()) <= (1.03 if kv == "f16" else 1.14) * sum(one.seen())
 
 
 def test_split_and_merge(monkeypatch):
@@ -109,7 +117,8 @@ def test_split_and_merge(monkeypatch):
 def test_prefill(name):
     one = launches_of(PREFILL[name])
     gate = one.prefill()
-    gate.check([one.expected], TOLERANCE[one.story.dtype], threadgroup_bytes=20480, seeds=(0, 1))
+    most = 32768 if one.story.format.k.before_rope else 20480
+    gate.check([one.expected], TOLERANCE[one.story.dtype], threadgroup_bytes=most, seeds=(0, 1))
 
 
 def test_prefill_packs_queries_itself():
@@ -142,20 +151,22 @@ def test_prefill_visits(window):
     pytest.param("q8", mx.bfloat16, dict(dk=80, dv=80), 3, marks=pytest.mark.slow),
     ("q4", mx.float32, {}, 10), *(pytest.param(*c, marks=pytest.mark.slow) for c in (
         ("q6", mx.float32, {}, 10), ("mixed", mx.float32, {}, 10), ("mixed:ratio=0.5,low=2", mx.float16, dict(dk=128, dv=64), 3),
-        ("a4", mx.float32, {}, 0), ("q4", mx.bfloat16, dict(dk=80, dv=96), 5), ("k8v4", mx.float32, dict(dk=256, dv=256), 5)))])
+        ("a4", mx.float32, {}, 0), ("q4", mx.bfloat16, dict(dk=80, dv=96), 5), ("k8v4", mx.float32, dict(dk=256, dv=256), 5), ("k:q3,v:q8", mx.float32, {}, 10), ("k:q8,v:q3", mx.float32, {}, 10),
+        ("k:q2:block=16,v:q2", mx.float16, dict(dk=128, dv=64), 3)))])
 def test_seal(kv, dtype, layer, filled):
     """Pages from a tail and new tokens; every word of a record is written once."""
-    story = story_of([filled or 16], kv, 16, dtype, **layer)
-    gate, expected = sealing(story, 40)
-    words = np.array(expected)
+    size = 32 if "q3" in kv or "q2" in kv else 16
+    story = story_of([filled or size], kv, size, dtype, **layer)
+    gate, expected = sealing(story, 3 * size - filled)
+    words, at = np.array(expected), mx.arange(len(expected)) + filled // size
     gate.run()
-    if story.format.k.rotated or story.format.v.rotated:  # sums in another order may round a scale to its neighbour
+    if story.format.k.rotated or story.format.v.rotated or story.format.k.before_rope:  # sums in another order may round a scale to its neighbour
         shape = story.page_size, story.layer.dk, story.layer.dv
-        for ours, twin in zip(*(story.format.decode(mx.array(w), *shape) for w in (gate.outputs[0], words))):
+        for ours, twin in zip(*(story.format.decode(mx.array(w), *shape, at) for w in (gate.outputs[0], words))):
             assert relative(np.array(ours), np.array(twin)) <= 2e-3
         assert (gate.outputs[0] != words).mean() <= 0.05
         words = gate.outputs[0]
-    gate.check([words], 0, written={"out": 1.0}, threadgroup_bytes=20480)
+    gate.check([words], 0, written={"out": 1.0}, threadgroup_bytes=32768 if story.format.k.before_rope else 20480)
 
 
 MULTIPLY = "SIMDGROUPS {\ntptr<float> p = shared + (AT_P + sg * M * 32);\nif (c == 0)"

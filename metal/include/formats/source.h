@@ -3,6 +3,10 @@ struct source {
     dptr<const int> rows;                                 // of the page's tokens: of the tail below `tails`, then of fresh
     dptr<const KVTYPE> tail, fresh;
     int tails, stride, at;                                // stride: of a row; at: where the head begins in it
+#ifdef K_CALIBRATED
+    dptr<const float> tables;                             // of the layer; the page is the number-th of its sequence
+    int number, head, heads;
+#endif
     bool old, later;                                      // whether some rows are the tail's, and some are fresh
 };
 inline source source_of(dptr<const int> rows, dptr<const KVTYPE> tail, dptr<const KVTYPE> fresh, int tails, int stride,
@@ -39,8 +43,14 @@ inline vfloat4 take_four(thread const source& s, vlane lane, vint row, int d) {
     vbool is = row >= s.tails;
     return vfloat4(select(a.x, b.x, is), select(a.y, b.y, is), select(a.z, b.z, is), select(a.w, b.w, is));
 }
-// The i-th token of a loop from sg on in steps of SGS: a SIMD-group takes two neighbours, whose fp16 scales share a word.
-#define TOKEN_OF(i) ((i) / (2 * SGS) * (2 * SGS) + (i) % SGS * 2 + (i) / SGS % 2)
+// The i-th token of a loop from sg on in steps of SGS: a SIMD-group takes neighbours, whose scales share a word: two of fp16,
+// or four bytes.
+#ifdef V_LLOYD
+#define SHARED_BY 4
+#else
+#define SHARED_BY 2
+#endif
+#define TOKEN_OF(i) ((i) / (SHARED_BY * SGS) * (SHARED_BY * SGS) + (i) % SGS * SHARED_BY + (i) / SGS % SHARED_BY)
 #define K_STEP (K_PER < 4 ? 4 : K_PER)                    // channels that are encoded at once
 struct channels { vfloat v[K_STEP][BLOCKS]; };            // of a page's tokens; lane = token
 inline channels take_channels(thread const source& s, vlane lane, int d) {

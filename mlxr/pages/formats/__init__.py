@@ -4,7 +4,6 @@ A module has a class K, a class V, or SPEC: what its name stands for. Where it h
 goes with it when the name stands by itself.
 """
 
-import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -14,7 +13,7 @@ import types
 from ...errors import ConfigError
 from ..format import PageFormat
 
-_SHARED = ("plain", "affine")      # what formats are made of
+_SHARED = ("plain", "affine", "calibrated", "lloyd")      # what formats are made of
 NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED))
 
 
@@ -54,7 +53,7 @@ def encoding(kind, name, options=None):
     if found is None:
         raise ConfigError(f"page format {name!r} does not encode {kind.upper()} by itself; these do: "
                           f"{', '.join(names(kind))}")
-    known = [f.name for f in dataclasses.fields(found)]
+    known = [f.name for f in found.options()]
     for option in options or {}:
         if option not in known:
             raise ConfigError(f"page format {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}")
@@ -114,4 +113,8 @@ def _whole(name, options):
         made = page_format(of.SPEC)
         return {"k": made.k, "v": made.v}
     rest = getattr(of, "REST", {})
-    return {kind: encoding(kind, rest[kind]) if kind in rest else encoding(kind, name, options) for kind in ("k", "v")}
+    # An option may be K's alone, or V's: then the other goes without.
+    own = {kind: {f.name for f in getattr(of, kind.upper()).options()} for kind in ("k", "v") if kind not in rest}
+    known = set().union(*own.values())
+    given = {kind: {n: v for n, v in options.items() if n in own[kind] or n not in known} for kind in own}
+    return {kind: encoding(kind, rest[kind]) if kind in rest else encoding(kind, name, given[kind]) for kind in ("k", "v")}

@@ -1,0 +1,48 @@
+"""`mlxr calibrate MODEL`: fit the page formats that keep K before RoPE (q3, q2) to a model."""
+
+import json
+import os
+
+from ..errors import ConfigError
+from . import options, show
+from .validate import _Progress, _text
+
+HELP = "fit the page formats q3 and q2 to a model, on real text"
+EXAMPLES = """examples:
+  mlxr calibrate                                    the default model, on the text that mlxr ships
+  mlxr calibrate ./model.gguf --text book.txt       on a text of yours
+  mlxr calibrate ./model.gguf --out model.gguf.calibration.safetensors     beside the model, where it is found, too
+  mlxr validate ./model.gguf --kv q3 --text other.txt                      then: what it costs, on text it has not seen
+"""
+
+
+def arguments(parser):
+    options.add_model(parser)
+    add = parser.add_argument
+    add("--text", metavar="FILE", help="real text, UTF-8 (default: one that mlxr ships)")
+    add("--windows", type=int, default=8, metavar="N", help="passages, spread over the text (default: 8)")
+    add("--context", type=int, default=1024, metavar="N", help="tokens of a passage (default: 1024)")
+    add("--out", metavar="FILE", help="where it goes (default: the cache folder)")
+    add("--json", action="store_true", help="print JSON")
+
+
+def run(args):
+    if args.windows < 2:
+        raise ConfigError(f"--windows must be at least 2, not {args.windows}")
+    if args.out and not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
+        raise ConfigError(f"--out {args.out}: there is no folder {os.path.dirname(os.path.abspath(args.out))}")
+    text = _text(args.text)
+    from ..quality.calibrate import calibrate            # late: `mlxr --help` must not wait for mlx
+    from ..weights.locate import locate
+
+    with _Progress() as progress:
+        report = calibrate(locate(args.model_option or args.model), text, windows=args.windows, context=args.context,
+                           out=args.out, progress=progress, warn=show.warn)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print(f"calibrated {report['layers']} layers on {report['tokens']} tokens of {report['text']['name']}: {report['file']}")
+        if report["before_rope"] < report["layers"]:
+            print(f"in {report['layers'] - report['before_rope']} of them K is kept as attention sees it: how it is rotated is "
+                  "not known")
+    return 0

@@ -1,0 +1,244 @@
+"""K before RoPE, in coefficients of a transform that was fitted to a model, with bits by their weight: q3's and q2's K.
+
+Per KV head: the mean is taken out, and blocks of channels go through a Karhunen-Loeve transform that is whitened by the
+second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
+codes stand for Lloyd-Max levels. A token has a gain of one byte. The leading coefficient has levels of its own, far apart.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import mlx.core as mx
+import numpy as np
+
+from ...errors import ConfigError
+from ..encoding import Encoding
+
+BLOCKS = 64, 16          # channels of a transform that calibrations hold
+WIDE = 8                 # bits of the leading coefficient
+MOST = 5                 # bits of any other
+LEFT = 1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.0025      # of a normal's variance, after so many bits (Max, 1960)
+STEPS = 16               # of a gain, to a factor of 2
+ROWS = 16                # of a matrix that kernels multiply at once: K_ROWS of formats/calibrated.h
+
+
+def allocate(variances, total):
+    """int [D]: `total` bits over coefficients of these variances (a NumPy array), where each next one saves most."""
+    bits = np.zeros(len(variances), np.int64)
+    lead = int(np.argmax(variances))
+    left = np.asarray(LEFT)
+    for _ in range(total - WIDE):
+        saved = np.where(bits < MOST, variances * (left[bits] - left[np.minimum(bits + 1, MOST)]), -1.0)
+        saved[lead] = -1.0
+        best = int(np.argmax(saved))
+        if saved[best] < 0:
+            break
+        bits[best] += 1
+    bits[lead] = WIDE
+    return bits
+
+
+def books(levels):
+    """{bits: float32 [H, 2^bits]} of levels [H, 62]: those of 1 to MOST bits, one after the other."""
+    return {b: levels[:, (1 << b) - 2:(2 << b) - 2] for b in range(1, MOST + 1)}
+
+
+class Tables:
+    """What one layer's K goes by, for pages of `page` tokens and positions below pages * page.
+
+    fitted: arrays of a calibration (NumPy), for this block size: order int [D], the channels place by place, a pair that is
+    rotated together side by side; frequencies [D / 2]; mean [H, D], first [H, D] (what a
+    sequence's first token has more), forward and inverse [H, D / block, block, block],
+    variances [H, D], levels [H, 62], span [H]. All but order and frequencies by place.
+    """
+
+    def __init__(self, fitted, bits, page, pages):
+        heads, dim = fitted["mean"].shape
+        block = fitted["forward"].shape[-1]
+        self.heads, self.dim, self.block, self.page, self.planes = heads, dim, block, page, int(bits * dim)
+        allocated = np.stack([allocate(v.astype(np.float64), self.planes) for v in fitted["variances"]])
+        self.bits = allocated
+        angles = np.outer(np.arange(pages + 1) * page, fitted["frequencies"].astype(np.float64))
+        self.turns = mx.array(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32))          # [pages, 2, D / 2]
+        angles = np.outer(np.arange(page), fitted["frequencies"].astype(np.float64))
+        self.steps = mx.array(np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32))             # [2, page, D / 2]
+        self.order = mx.array(fitted["order"].astype(np.int32))
+        self.back = mx.array(np.argsort(fitted["order"]).astype(np.int32))
+        self.mean, self.first, self.forward, self.inverse = (
+            mx.array(fitted[n].astype(np.float32)) for n in ("mean", "first", "forward", "inverse"))
+        wide = allocated == WIDE
+        weights = np.where(wide | (allocated == 0), 0, fitted["variances"])
+        self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
+        self.used = mx.array((weights > 0).astype(np.float32))
+        self.wide = mx.array(wide)
+        self.step = mx.array((2 * fitted["span"] / ((1 << WIDE) - 2)).astype(np.float32))                # [H]
+        table, between = np.zeros((heads, dim, 1 << MOST), np.float32), np.full((heads, dim, (1 << MOST) - 1), np.inf, np.float32)
+        for b, book in books(fitted["levels"]).items():
+            for h, d in zip(*np.nonzero(allocated == b)):
+                table[h, d, :1 << b] = book[h]
+                between[h, d, :(1 << b) - 1] = (book[h][1:] + book[h][:-1]) / 2
+        self.levels, self.between = mx.array(table), mx.array(between)
+        place = [[(d, i) for d in range(dim) for i in range(allocated[h, d])] for h in range(heads)]
+        self.plane = mx.array(np.array([[d * WIDE + i for d, i in p] for p in place], np.int32))         # [H, planes]
+        worth = np.zeros((heads, self.planes, dim), np.float32)
+        for h, p in enumerate(place):
+            for n, (d, i) in enumerate(p):
+                worth[h, n, d] = 1 << i
+        self.worth = mx.array(worth)
+        self.fitted = fitted
+        self.constants = mx.array(np.concatenate([x.astype(np.float32).reshape(-1) for x in self._constants()]))
+
+    def __repr__(self):
+        return f"<tables {hashlib.sha256(np.array(self.constants).tobytes()).hexdigest()[:16]}>"     # of stored pages, too
+
+    def _constants(self):
+        """The parts of what kernels read, in the order of metal/include/formats/calibrated.h."""
+        f = self.fitted
+        yield f["order"]
+        yield np.array(self.steps).transpose(2, 0, 1)                                        # [D / 2, 2, page]
+        table = books(f["levels"])
+        for h in range(self.heads):
+            yield from (f["inverse"][h], f["forward"][h], f["mean"][h], f["first"][h], self.bits[h])
+            yield np.concatenate([[0], np.cumsum(self.bits[h])[:-1]])
+            yield np.array(self.weights[h])
+            levels, between = np.zeros((6, 32)), np.zeros((6, 32))
+            for b, book in table.items():
+                levels[b, :1 << b] = book[h]
+                between[b, :(1 << b) - 1] = (book[h][1:] + book[h][:-1]) / 2
+            yield levels
+            yield between
+            used = np.zeros(16)
+            used[0] = np.array(self.step)[h]
+            for n, bits in enumerate(self.bits[h].reshape(-1, self.block)):
+                used[1 + n] = -(-(int(np.nonzero(bits)[0].max(initial=-1)) + 1) // 8) * 8    # a product takes eight at once
+            yield used
+        yield np.array(self.turns)                                                           # [pages, 2, D / 2]
+
+    def turned(self, x, at, back=False):
+        """x [..., H, page, D] by place, of pages number `at` int [...] of their sequences, rotated; back: undone."""
+        cos, sin = (self.turns[at][..., None, None, i, :] for i in (0, 1))                               # [..., 1, 1, D / 2]
+        c, s = self.steps[0], self.steps[1]
+        cos, sin = cos * c - sin * s, sin * c + cos * s
+        if back:
+            sin = -sin
+        a, b = x[..., 0::2], x[..., 1::2]
+        return mx.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
+
+    def means(self, at):
+        """[..., H, page, D]: what is taken out of K by place, of such pages."""
+        start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
+        return self.mean[:, None] + mx.where(start, self.first[:, None], 0.0)
+
+    def coefficients(self, x, matrices):
+        """Each block of x [..., H, page, D] times its matrix [H, D / block, block, block]."""
+        y = x.reshape(*x.shape[:-1], -1, self.block).swapaxes(-2, -3) @ matrices.swapaxes(-1, -2)
+        return y.swapaxes(-2, -3).reshape(x.shape)
+
+    def look_up(self, codes):
+        """What codes [..., H, page, D] stand for, before the gain."""
+        index = mx.arange(self.heads * self.dim).reshape(self.heads, 1, self.dim) * (1 << MOST)
+        coded = mx.take(self.levels.reshape(-1), index + mx.minimum(codes, (1 << MOST) - 1))
+        wide = (codes.astype(mx.float32) - (1 << WIDE - 1)) * self.step[:, None, None]
+        return mx.where(self.wide[:, None], wide, coded)
+
+
+@dataclass(frozen=True)
+class Calibrated(Encoding):
+    """bits: of an element, on average, without the gains. block: channels of a transform, 64 or 16.
+
+    For each 32 tokens, bits * d words, each a bit of 32 tokens' codes: of the first coefficient its bits from the lowest
+    up, then of the second. Then the tokens' gains, a byte each [page / 4]: 2^((byte - 128) / 16); 0 is 0, 255 NaN.
+    tables: a Tables, of a layer; it does not tell formats apart.
+    """
+
+    bits: float = 3
+    block: int = 64
+    tables: Tables | None = field(default=None, compare=False)
+
+    kind: ClassVar[str] = "K"
+    before_rope: ClassVar[bool] = True
+    per: ClassVar[int] = 8
+    shared: ClassVar[tuple] = ("formats/calibrated.h",)
+
+    def __post_init__(self):
+        if not 1 <= self.bits <= 4:
+            raise ConfigError(f"{self.name}: bits must lie between 1 and 4, not {self.bits:g}")
+        if self.block not in BLOCKS:
+            raise ConfigError(f"{self.name}: block must be {' or '.join(map(str, BLOCKS))}, not {self.block:g}")
+
+    def defines(self, d):
+        return super().defines(d) | {"K_CALIBRATED": 1, "K_BLOCK": self.block_of(d), "K_PLANES": self.planes(d)}
+
+    def block_of(self, d):
+        """Channels of a transform, for heads of d."""
+        return min(self.block, d)
+
+    def planes(self, d):
+        """Bits of a token."""
+        return int(self.bits * d)
+
+    def unfit(self, page, d):
+        if page < 32:
+            return f"pages of {page} tokens: use --page-size 32 or more"
+        if d % 16 or d % self.block_of(d):
+            return f"heads of {d} elements, which are no multiple of {self.block_of(d) if d % 16 == 0 else 16}"
+        if d > 128:
+            return f"heads of {d} elements: it takes 128 at most"
+        return None
+
+    def words(self, page, d):
+        return page // 32 * self.planes(d) + page // 4
+
+    def read_floats(self, d, on):
+        return 32 * (self.block_of(d) + ROWS) + (-(-self.planes(d) // 32) * 32 if on == "metal" else 0)
+
+    def seal_floats(self, page, d, simdgroups):
+        room = 32 * (self.block_of(d) + d)
+        return min(simdgroups, 8192 // room) * room
+
+    def encode(self, x, at=None):
+        t, page = self.need(), x.shape[-2]
+        c = t.coefficients(t.turned(x[..., t.order], at, back=True) - t.means(at), t.forward)
+        used, weights = t.used[:, None], t.weights[:, None]
+        rms = mx.sqrt((c * c * used).sum(axis=-1, keepdims=True) / used.sum(axis=-1, keepdims=True))
+        unit = c * mx.where(rms > 0, 1 / rms, 0.0)
+        codes = (unit[..., None] > t.between[:, None]).sum(axis=-1).astype(mx.int32)
+        level = t.look_up(codes)
+        gain = (weights * c * level).sum(axis=-1) / (weights * level * level).sum(axis=-1)
+        top = (1 << WIDE) - 1
+        far = mx.clip(mx.round(c / t.step[:, None, None]) + (1 << WIDE - 1), 0, top)
+        codes = mx.where(t.wide[:, None], far.astype(mx.int32), codes)
+        finite = mx.isfinite((c * 0).sum(axis=-1))
+        byte = mx.clip(mx.round(mx.log2(mx.maximum(gain, 1e-30)) * STEPS) + 128, 1, 254)
+        byte = mx.where(finite, mx.where(gain > 0, byte, 0), 255).astype(mx.uint32)
+        codes = mx.where(finite[..., None], codes, 0)
+        bits = (codes[..., None] >> mx.arange(WIDE)) & 1                                  # [..., H, page, D, WIDE]
+        bits = bits.reshape(*codes.shape[:-1], -1)
+        bits = mx.take_along_axis(bits, mx.broadcast_to(t.plane[:, None], (*bits.shape[:-1], t.planes)), axis=-1)
+        words = (bits.reshape(*bits.shape[:-2], page // 32, 32, -1).astype(mx.uint32)
+                 << mx.arange(32, dtype=mx.uint32)[:, None]).sum(axis=-2).astype(mx.uint32)
+        gains = (byte.reshape(*byte.shape[:-1], -1, 4) << (8 * mx.arange(4, dtype=mx.uint32))).sum(axis=-1).astype(mx.uint32)
+        return mx.concatenate([words.reshape(*words.shape[:-2], -1), gains], axis=-1)
+
+    def decode(self, words, page, d, at=None):
+        t = self.need()
+        planes, gains = mx.split(words, [page // 32 * t.planes], axis=-1)
+        planes = planes.reshape(*planes.shape[:-1], page // 32, 1, -1)
+        bits = (planes >> mx.arange(32, dtype=mx.uint32)[:, None]) & 1                    # [..., H, page / 32, 32, planes]
+        bits = bits.reshape(*words.shape[:-1], page, -1).astype(mx.float32)
+        codes = (bits @ t.worth).astype(mx.int32)
+        byte = ((gains[..., None] >> (8 * mx.arange(4, dtype=mx.uint32))) & 255).reshape(*words.shape[:-1], page)
+        gain = mx.exp2((byte.astype(mx.float32) - 128) / STEPS) if hasattr(mx, "exp2") else mx.power(
+            2.0, (byte.astype(mx.float32) - 128) / STEPS)
+        gain = mx.where(byte == 255, mx.nan, mx.where(byte == 0, 0.0, gain))[..., None]
+        level = t.look_up(codes)
+        c = mx.where(t.wide[:, None], level + 0 * gain, level * gain)
+        x = t.turned(t.coefficients(c, t.inverse) + t.means(at), at)
+        return x[..., t.back]
+
+    def need(self):
+        """The tables. Raises ConfigError where there are none."""
+        if self.tables is None:
+            raise ConfigError(f"page format {self.name} needs a calibration of the model; run `mlxr calibrate MODEL`")
+        return self.tables

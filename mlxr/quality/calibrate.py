@@ -1,0 +1,57 @@
+"""Calibrates a model: statistics of its K and queries on real text, fits to them, and the file that page formats read."""
+
+import numpy as np
+
+from .. import _version
+from ..calibration import blocks_of, key_of, places, save
+from ..config import EngineConfig
+from ..engine import load_engine
+from ..errors import UnsupportedModel
+from . import formats
+from .fitting import fit_layer
+from .statistics import collect, met
+from .teacher import check_context, window_tokens
+from .texts import Passages
+
+LONGEST = 4096        # distance between a query and a key that the fit has in mind, at most
+
+
+def calibrate(model, text, *, windows=8, context=1024, out=None, progress=None, warn=None):
+    """Calibrate a model on a texts.Text; returns a report, a dict of JSON types: file, layers, tokens, text.
+
+    model: a path, as weights.locate gives it. windows: passages of `context` tokens each. out: the file; None: in the cache
+    folder. progress: as validation.Quiet. Raises MlxrError subclasses: a text that is too short, no layer that can be fitted.
+    """
+    engine = load_engine(model, EngineConfig(kv=formats.REFERENCE, pool_tokens=context + 256, prefix_cache=False), warn=warn)
+    return calibrate_engine(engine, text, windows=windows, context=context, out=out, progress=progress)
+
+
+def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, progress=None):
+    """The same with an engine of unquantized pages that has room for one window."""
+    specs = [s for s in engine.specs if s]
+    if not any(blocks_of(s.dk) for s in specs):
+        raise UnsupportedModel(f"{engine.architecture} has no layers whose K could be calibrated")
+    check_context(context, engine)
+    passages = Passages(engine.tokenizer, text).windows(window_tokens(context), windows)
+    if progress:
+        progress.expect(len(passages) + len(specs))
+        progress.begin("reading text")
+    stats = collect(engine, passages, context, progress.step if progress else lambda: None)
+    rng, arrays = np.random.default_rng(0), {}
+    for i, one in enumerate(stats):
+        if progress:
+            progress.begin(f"fitting layer {i}")
+        mean, first, covariance, queries, sample = one.finish()
+        metric = met(queries, one.frequencies, one.pairs, min(LONGEST, engine.context), rng)
+        fitted = fit_layer(mean, first, covariance, metric, sample, one.frequencies, one.pairs, blocks_of(specs[i].dk))
+        arrays |= {f"layers.{i}.{n}": a for n, a in fitted.items()}
+        if progress:
+            progress.step()
+    key = key_of(engine.name, engine.model_config)
+    file = out or places(None, key)[-1]
+    metadata = {"model": key, "name": engine.name.rsplit("/", 1)[-1], "architecture": engine.architecture, "text": text.name,
+                "digest": text.digest, "tokens": str(len(passages) * context), "version": _version.__version__}
+    save(file, arrays, metadata)
+    turning = sum(bool(s.frequencies.any()) for s in stats)
+    return {"file": str(file), "layers": len(stats), "before_rope": turning, "tokens": len(passages) * context,
+            "windows": len(passages), "context": context, "text": {"name": text.name, "digest": text.digest}}

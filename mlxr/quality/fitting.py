@@ -1,0 +1,65 @@
+"""Fits what formats with K before RoPE go by, to a model's statistics: transforms, and levels for their coefficients."""
+
+import numpy as np
+
+from ..pages.formats.calibrated import MOST
+
+FLOOR = 1e-4          # of the mean eigenvalue, added to all of them: no direction is free
+WIDER = 1.5           # the leading coefficient's span, to the largest number seen
+ROUNDS = 25           # of Lloyd's algorithm
+POINTS = 20000        # numbers that levels are fitted to, at most
+
+
+def transform(covariance, metric):
+    """(forward, inverse, variances), each of a block of B channels: forward [B, B] takes these to coefficients of unit
+    variance, so that `variances` are their weights in the metric; the largest first."""
+    size = len(metric)
+    metric = metric + FLOOR * np.trace(metric) / size * np.eye(size)
+    covariance = covariance + FLOOR * np.trace(covariance) / size * np.eye(size) * 1e-2
+    root = np.linalg.cholesky(metric)
+    variances, vectors = np.linalg.eigh(root.T @ covariance @ root)
+    variances, vectors = np.maximum(variances[::-1], 1e-12 * variances[-1]), vectors[:, ::-1]
+    scale = np.sqrt(variances)
+    return (vectors.T @ root.T) / scale[:, None], np.linalg.solve(root.T, vectors) * scale, variances
+
+
+def lloyd(x, count):
+    """`count` levels of numbers x, the fewest squares away (Lloyd, "Least squares quantization in PCM", 1982)."""
+    x = np.sort(x)
+    levels = np.quantile(x, (np.arange(count) + 0.5) / count)
+    sums = np.concatenate([[0], np.cumsum(x)])
+    for _ in range(ROUNDS):
+        edges = np.concatenate([[0], np.searchsorted(x, (levels[1:] + levels[:-1]) / 2), [len(x)]])
+        counts = np.diff(edges)
+        levels = np.where(counts > 0, np.diff(sums[edges]) / np.maximum(counts, 1), levels)
+    return levels
+
+
+def fit_head(mean, covariance, metric, sample, order, block):
+    """One KV head: {forward, inverse, variances, levels, span} (see Tables). sample [tokens, D]; order [D]."""
+    dim = len(order)
+    parts = [transform(covariance[np.ix_(i, i)], metric[np.ix_(i, i)]) for i in order.reshape(-1, block)]
+    forward, inverse, variances = (np.stack([p[n] for p in parts]) for n in range(3))
+    x = (sample - mean)[:, order].reshape(len(sample), -1, block)
+    c = np.einsum("nij,tnj->tni", forward, x).reshape(len(sample), dim)
+    variances = variances.reshape(dim)
+    lead = int(np.argmax(variances))
+    ranked = [i for i in np.argsort(-variances) if i != lead][:max(8, dim // 2)]     # those that get most bits
+    unit = c[:, ranked] / np.sqrt((c[:, ranked] ** 2).mean(axis=1, keepdims=True))
+    points = unit.reshape(-1)[::max(1, unit.size // POINTS)]
+    levels = np.concatenate([lloyd(points, 1 << b) for b in range(1, MOST + 1)])
+    return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels,
+            "span": WIDER * np.abs(c[:, lead]).max()}
+
+
+def fit_layer(mean, first, covariance, metric, sample, frequencies, pairs, blocks):
+    """A layer's arrays, by name as in a calibration file, for each size of blocks. mean and first [H, D], covariance and metric
+    [H, D, D], sample [tokens, H, D]."""
+    order = pairs.reshape(-1)
+    out = {"order": order.astype(np.int32), "frequencies": frequencies.astype(np.float32), "mean": mean[:, order].astype(np.float32),
+           "first": (first - mean)[:, order].astype(np.float32)}
+    for block in blocks:
+        heads = [fit_head(mean[h], covariance[h], metric[h], sample[:, h], order, block) for h in range(len(mean))]
+        for name in heads[0]:
+            out[f"{block}.{name}"] = np.stack([h[name] for h in heads]).astype(np.float32)
+    return out

@@ -1,0 +1,131 @@
+"""Calibration: what is fitted, the file and what is refused, and pages that go by it in an engine."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from helpers.command import refused
+from helpers.quality import WIDE, byte_engine, passages_text
+from helpers.tiny import relative
+from mlxr import calibration
+from mlxr.errors import ConfigError, RequestError
+from mlxr.quality import fitting, statistics
+from mlxr.quality.calibrate import calibrate_engine
+from mlxr.quality.teacher import Feed, window_tokens
+from mlxr.quality.texts import shipped_text
+
+ROOM = 1 << 22
+
+
+def engine(**more):
+    return byte_engine(WIDE, scale=1.0, pool_bytes=ROOM, **{"page_size": 32, **more})
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """(file, report) of a small random model's calibration."""
+    file = tmp_path_factory.mktemp("calibration") / "c.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLXR_BACKEND", "reference")
+        return file, calibrate_engine(engine(), passages_text(20000), windows=4, context=128, out=file)
+
+
+def scores(one, window, context=128):
+    with Feed(one, [window], context) as feed:
+        feed.prefill()
+        return np.array(feed.score(0)), [np.array(x) for x in feed.stored(0, 0)], np.array(feed.decode(0, 40))
+
+
+@pytest.mark.parametrize("kv, limit", [("k:q3,v:f32", 0.3), pytest.param("k:q2:block=16,v:f32", 0.6, marks=pytest.mark.slow)])
+def test_pages_go_by_the_file(backend, calibrated, kv, limit):
+    """K comes back rotated as it was; chunks and single tokens give the same logits."""
+    file, report = calibrated
+    assert report["layers"] == report["before_rope"] == 3 and report["tokens"] == 512
+    window = [b % 131 for b in shipped_text().content[30000:30000 + window_tokens(128)].encode()]
+    logits, plain, _ = scores(engine(), window)
+    one = engine(kv=kv, calibration=str(file))
+    ours, stored, decoded = scores(one, window)
+    assert relative(stored[0] - plain[0].mean(axis=0), plain[0] - plain[0].mean(axis=0)) < limit
+    assert 1e-4 < relative(ours, logits) < 1 and relative(decoded, ours[:40]) < 1e-4
+    one.scheduler.token_budget = 40
+    assert relative(scores(one, window)[0], ours) < 2e-2
+
+
+@pytest.mark.parametrize("kv", ["q3", "q2"])
+def test_kernels_are_their_twins(calibrated, monkeypatch, kv):
+    one = engine(kv=kv, calibration=str(calibrated[0]))
+    layer = one.pool.layers[0]
+    k, v = mx.random.normal((3, 1, 32, 64)), mx.random.normal((3, 1, 32, 64))
+    at = mx.array([0, 1, 7])
+    twin = layer.format.encode(k, v, at)
+    rows = mx.arange(96, dtype=mx.int32) + layer.k_tail.shape[0]
+    from mlxr.kernels.seal import seal
+
+    flat = [x.swapaxes(1, 2).reshape(96, 1, 64) for x in (k, v)]
+    pool = seal(mx.zeros((4, *layer.records.shape[1:]), mx.uint32), layer.format, 32, mx.array([1, 2, 3]), rows, layer.k_tail,
+                layer.v_tail, *flat, at)
+    ours, theirs = (layer.format.decode(w, 32, 64, 64, at) for w in (pool[1:], twin))
+    assert all(relative(np.array(a), np.array(b)) < 2e-2 for a, b in zip(ours, theirs))       # a code here and there
+    assert (np.array(pool[1:]) != np.array(twin)).mean() < 0.1
+
+
+def test_a_transform_is_undone_and_weighs_errors():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 16, 16))
+    covariance, metric = a @ a.T, b @ b.T
+    forward, inverse, variances = fitting.transform(covariance, metric)
+    assert relative(forward @ inverse, np.eye(16)) < 1e-8 and (np.diff(variances) <= 0).all()
+    assert relative(forward @ covariance @ forward.T, np.eye(16)) < 1e-2
+    e = rng.standard_normal(16)
+    assert np.isclose((e * e * variances).sum(), (inverse @ e) @ metric @ (inverse @ e), rtol=1e-2)
+
+
+def test_levels_are_where_the_numbers_are():
+    x = np.random.default_rng(0).standard_normal(20000)
+    levels = fitting.lloyd(x, 4)
+    assert np.allclose(levels, [-1.5104, -0.4528, 0.4528, 1.5104], atol=0.05)
+
+
+def test_queries_are_met_at_all_distances():
+    """Turning the metric by a distance leaves its trace; without rotation nothing changes."""
+    rng = np.random.default_rng(0)
+    half = np.arange(8)
+    pairs, moments = np.stack([half, half + 8], 1), np.cov(rng.standard_normal((16, 100)))[None]
+    still = statistics.met(moments, np.zeros(8), pairs, 100, rng)
+    turned = statistics.met(moments, np.linspace(0.1, 1, 8), pairs, 100, rng)
+    assert np.allclose(still, moments) and np.isclose(np.trace(turned[0]), np.trace(moments[0]))
+    assert np.abs(turned[0][0, 1]) < np.abs(moments[0][0, 1]) and np.allclose(turned[0], turned[0].T)
+
+
+def test_what_is_refused(calibrated, tmp_path, smollm2_gguf, monkeypatch):
+    file, _ = calibrated
+    monkeypatch.setenv("MLXR_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="is the calibration of another model"):
+        byte_engine({**WIDE, "rope_theta": 5000.0}, pool_bytes=ROOM, page_size=32, kv="q3", calibration=str(file))
+    with pytest.raises(ConfigError, match="needs a calibration of the model; run `mlxr calibrate"):
+        engine(kv="q3")
+    with pytest.raises(ConfigError, match="there is no calibration file /no/such"):
+        engine(kv="q3", calibration="/no/such")
+    (tmp_path / "bad").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match="is no calibration file"):
+        engine(kv="q3", calibration=str(tmp_path / "bad"))
+    mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.zeros((8,))})
+    with pytest.raises(ConfigError, match="is no calibration file of this version"):
+        calibration.load(tmp_path / "other.safetensors")
+    with pytest.raises(RequestError, match="is too short"):
+        calibrate_engine(engine(), passages_text(100), windows=4, context=128, out=tmp_path / "x")
+    with pytest.raises(ConfigError, match="a context is a whole number of pages"):
+        calibrate_engine(engine(), passages_text(), windows=4, context=100, out=tmp_path / "x")
+    said = refused("generate", smollm2_gguf, "--kv", "q3", "--prompt", "Hi", "--calibration", file)
+    assert "is the calibration of another model" in said
+
+
+@pytest.mark.parametrize("args, what", [
+    (["--windows", 1], "--windows must be at least 2"), (["--out", "/no/folder/x"], "there is no folder /no/folder"),
+    (["--text", "/no/such.txt"], "--text: cannot read /no/such.txt")])
+def test_bad_options(capsys, args, what):
+    from mlxr.cli.main import main
+
+    assert main(["calibrate", *map(str, args)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and what in err
