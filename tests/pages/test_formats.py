@@ -12,7 +12,7 @@ from mlxr.calibration import made_up
 from mlxr.errors import ConfigError, UnsupportedModel
 from mlxr.pages.encoding import rotate
 from mlxr.pages.format import effective_bits
-from mlxr.pages.formats import NAMES, encoding, names, page_format, q4
+from mlxr.pages.formats import NAMES, names, page_format, q4
 from mlxr.pages.pool import LayerSpec, PagePool
 from mlxr.pages.record import RECORD_BYTES, k_rows, k_words, pack, unpack, v_lines, v_words
 from mlxr.pages.spec import parse_kv
