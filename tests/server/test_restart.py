@@ -72,7 +72,7 @@ def test_killed_at_random_moments(smollm2_gguf, tmp_path):
             read += "mlxr_disk_read_total{model=\"smollm2-135m\"} 0.0" not in stats
             damaged += "mlxr_disk_damaged_total{model=\"smollm2-135m\"} 0.0" not in stats
 
-            def load(n):
+            def load(n, kill=kill):
                 try:
                     first_token(server, {**request_of(600, 1000 * kill + n, 30), "max_tokens": 30})
                 except (httpx.HTTPError, AssertionError, IndexError):
