@@ -146,10 +146,24 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
         }
     }
 #endif
+#ifdef K_OUTLIER
+    vfloat outlier[ROWS];                                 // what the token that is held aside has: its lanes are summed
+    UNROLL for (int r = 0; r < ROWS; ++r) outlier[r] = 0.0f;
+    for (int d = 0; d < DK; d += 32) {
+        vfloat k = k_outlier(rec, lane, d);
+        UNROLL for (int r = 0; r < ROWS; ++r) outlier[r] += k * vfloat(ld(qs, lane + (r * DK + d), first(lane, DK - d)));
+    }
+    UNROLL for (int r = 0; r < ROWS; ++r) outlier[r] = simd_sum(outlier[r]);
+#endif
 #ifdef K_TOKEN
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
         vfloat scale = k_scale(rec, lane, 32 * b);
-        UNROLL for (int r = 0; r < ROWS; ++r) x.s[r][b] = x.s[r][b] * scale;
+        UNROLL for (int r = 0; r < ROWS; ++r) {
+            x.s[r][b] = x.s[r][b] * scale;
+#ifdef K_OUTLIER
+            x.s[r][b] += select(vfloat(0.0f), outlier[r], is_outlier(scale));
+#endif
+        }
     }
 #endif
     bool edge = BLOCK < 32 || page * PAGE <= at.p1 - at.window || (page + 1) * PAGE > at.p0;

@@ -1,12 +1,14 @@
 // Page format q4: 4-bit codes of rotated K less its mean over the page, and of rotated V; a scale (fp16) for each token.
 // A code stands for a Lloyd-Max level of a unit normal. Record: K's codes [DK / 8][PAGE], scales [PAGE], the rotated mean
-// [DK]; V's codes [PAGE][DV / 8], scales [PAGE].
+// [DK], and the same of the token that is farthest from it [DK]: an attention sink, where there is one. Its scale is -0; the mean
+// is of the others. V's codes [PAGE][DV / 8], scales [PAGE].
 TABLE16(Q4_LEVELS, -2.73259f, -2.069017f, -1.618046f, -1.256231f, -0.9423405f, -0.6567591f, -0.3880483f, -0.128395f,
         0.128395f, 0.3880483f, 0.6567591f, 0.9423405f, 1.256231f, 1.618046f, 2.069017f, 2.73259f);
 #ifdef K_Q4
 #define AT_K 0
 #define AT_KS (DK / 8 * PAGE)
 #define AT_KM (AT_KS + PAGE / 2)
+#define AT_KO (AT_KM + DK / 2)
 #define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> (4 * (j)))
 #define K_TOKEN
 inline vfloat k_scale(dptr<const uint> rec, vlane lane, int t0) {
@@ -16,7 +18,16 @@ inline vfloat k_scale(dptr<const uint> rec, vlane lane, int t0) {
 inline vfloat k_mean(dptr<const uint> rec, vlane lane, int d) {
     return vfloat(ld(halves(rec + AT_KM), lane + d, first(lane, DK - d)));
 }
-#define K_VALUE(rec, code, d, j, unit) ((code) * (unit) + float(halves(rec + AT_KM)[d]))
+#define K_OUTLIER
+inline vfloat k_outlier(dptr<const uint> rec, vlane lane, int d) {
+    return vfloat(ld(halves(rec + AT_KO), lane + d, first(lane, DK - d)));
+}
+inline vbool is_outlier(vfloat scale) { return as_uint(scale) == 0x80000000u; }
+inline vfloat q4_value(dptr<const uint> rec, vfloat code, int d, vfloat unit) {
+    float mean = float(halves(rec + AT_KM)[d]), far = float(halves(rec + AT_KO)[d]);
+    return code * unit + mean + select(vfloat(0.0f), vfloat(far), is_outlier(unit));
+}
+#define K_VALUE(rec, code, d, j, unit) q4_value(rec, code, d, unit)
 #endif
 #ifdef V_Q4
 #define AT_VS (AT_V + PAGE * V_UNITS)
@@ -47,7 +58,7 @@ inline vint q4_code(vfloat x) {
 inline float q4_unit(float square, float n) { return square > 0.0f ? rsqrt(square / n) : 0.0f; }
 inline float q4_scale(float square, float product) { return square == 0.0f ? 0.0f : square / product; }
 #ifdef K_Q4
-// Sums of channels over each SIMD-group's tokens; then codes, gathered in threadgroup memory; then lines of them.
+// Sums of channels over each SIMD-group's tokens; then the token farthest from their mean, which all look for; codes, gathered in threadgroup memory; then lines of them.
 #define K_PHASES
 #define K_COLUMNS ((DK + 31) / 32)
 inline void k_first(thread const source& s, dptr<uint>, vlane lane, int sg, tptr<float> shared) {
@@ -60,20 +71,43 @@ inline void k_first(thread const source& s, dptr<uint>, vlane lane, int sg, tptr
     UNROLL for (int c = 0; c < K_COLUMNS; ++c)
         st(shared, lane + (sg * DK + 32 * c), sum.v[c][0], first(lane, DK - 32 * c));
 }
-inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
-    key mean;
+// A vector of a head as fp16 pairs.
+inline void q4_halves(dptr<uint> to, thread const key& x, vlane lane) {
     UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
-        vfloat sum = 0.0f;
-        for (int i = 0; i < SGS; ++i) sum += ld(shared, lane + (i * DK + 32 * c), first(lane, DK - 32 * c));
-        mean.v[c][0] = sum * (1.0f / PAGE);
+        vint even = vint(lane) * 2 & 30;
+        vuint w = half_pair(simd_shuffle(x.v[c][0], even), simd_shuffle(x.v[c][0], even + 1));
+        st(to, lane + 16 * c, w, first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
+    }
+}
+inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
+    key mean, sum;
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+        sum.v[c][0] = 0.0f;
+        for (int i = 0; i < SGS; ++i) sum.v[c][0] += ld(shared, lane + (i * DK + 32 * c), first(lane, DK - 32 * c));
+    }
+    int outlier = 0;
+    float most = -1.0f;
+    for (int t = 0; t < PAGE; ++t) {
+        dptr<const KVTYPE> from = take_token(s, t);
+        vfloat square = 0.0f;
+        UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+            vfloat off = vfloat(ld(from, lane + 32 * c, first(lane, DK - 32 * c))) - sum.v[c][0] * (1.0f / PAGE);
+            square += off * off;
+        }
+        float distance = simd_sum(square);
+        if (distance > most) {
+            most = distance;
+            outlier = t;
+        }
+    }
+    dptr<const KVTYPE> far = take_token(s, outlier);
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
+        vfloat x = vfloat(ld(far, lane + 32 * c, first(lane, DK - 32 * c)));
+        mean.v[c][0] = (sum.v[c][0] - x) * (1.0f / (PAGE - 1));
     }
     hadamard<K_STAGES>(mean, lane);
-    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
-        mean.v[c][0] = half_lo(half_bits(mean.v[c][0]));
-        vint even = vint(lane) * 2 & 30;
-        vuint w = half_pair(simd_shuffle(mean.v[c][0], even), simd_shuffle(mean.v[c][0], even + 1));
-        if (sg == 0) st(rec, lane + (AT_KM + 16 * c), w, first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
-    }
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c) mean.v[c][0] = half_lo(half_bits(mean.v[c][0]));
+    if (sg == 0) q4_halves(rec + AT_KM, mean, lane);
     tptr<uint> words = tptr<uint>(shared + SGS * DK);
     for (int i = sg; i < PAGE; i += SGS) {
         int t = TOKEN_OF(i);
@@ -86,6 +120,7 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
             x.v[c][0] = x.v[c][0] - mean.v[c][0];
             square += x.v[c][0] * x.v[c][0];
         }
+        if (t == outlier) q4_halves(rec + AT_KO, x, lane);
         float all = simd_sum(square), unit = q4_unit(all, DK);
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
             vint code = q4_code(x.v[c][0] * unit);
@@ -96,7 +131,7 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
             w = w | simd_shuffle_xor(w, 4);
             st(words, (vint(lane) / 8 + 4 * c) * PAGE + t, w, (vint(lane) & 7) == 0 && vint(lane) < DK - 32 * c);
         }
-        st(halves_to(rec + AT_KS), lane + t, vfloat(q4_scale(all, simd_sum(product))), first(lane, 1));
+        st(halves_to(rec + AT_KS), lane + t, vfloat(t == outlier ? -0.0f : q4_scale(all, simd_sum(product))), first(lane, 1));
     }
 }
 inline void k_third(thread const source&, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {

@@ -1,5 +1,8 @@
 """Page format q4: 4-bit codes of rotated K, less its mean over the page, and of rotated V; a scale for each token.
 
+The token of a page whose K is farthest from the mean is no part of it, and keeps its numbers as fp16: attention sinks are far
+from all other tokens, and attended to most.
+
 A head's Hadamard rotation makes its numbers close to normal ones, so that the codes are the Lloyd-Max levels of a unit
 normal (Max, "Quantizing for minimum distortion", 1960). The scale is the one that leaves the product of a vector with its
 own code as it was: <x, x> / <x, levels>. Kernels rotate q and the output, never the pages.
@@ -28,25 +31,35 @@ def quantize(x):
 
 
 class K(Encoding):
-    """Codes [d / 8][page]; scales of tokens, fp16 [page]; the rotated mean, fp16 [d]."""
+    """Codes [d / 8][page]; scales of tokens, fp16 [page], -0 for the one that has none; the rotated mean, fp16 [d]; that token less
+    the mean, rotated, fp16 [d]."""
 
     kind, header, per, rotated = "K", "formats/q4.h", 8, True
 
     def words(self, page, d):
-        return page * d // 8 + page // 2 + d // 2
+        return page * d // 8 + page // 2 + d
 
     def seal_floats(self, page, d, simdgroups):
         return simdgroups * d + page * d // 8
 
     def encode(self, x):
-        x = rotate(x)
-        mean = x.mean(axis=-2, keepdims=True).astype(mx.float16)
-        codes, scales = quantize(x - mean.astype(mx.float32))
-        return mx.concatenate([k_rows(pack(codes, 4)), half_words(scales), half_words(mean.squeeze(-2))], axis=-1)
+        page, total = x.shape[-2], x.sum(axis=-2, keepdims=True)
+        distance = mx.square(x - total / page).sum(axis=-1)
+        far = mx.argmax(mx.where(mx.isnan(distance), -1.0, distance), axis=-1, keepdims=True)        # the first of equals
+        outlier = mx.take_along_axis(x, far[..., None], axis=-2)
+        mean = rotate((total - outlier) / (page - 1)).astype(mx.float16)
+        x = rotate(x) - mean.astype(mx.float32)
+        codes, scales = quantize(x)
+        scales = mx.where(mx.arange(page) == far, -0.0, scales)
+        kept = [half_words(a.squeeze(-2)) for a in (mean, mx.take_along_axis(x, far[..., None], axis=-2))]
+        return mx.concatenate([k_rows(pack(codes, 4)), half_words(scales), *kept], axis=-1)
 
     def decode(self, words, page, d):
-        codes, scales, mean = mx.split(words, [page * d // 8, page * d // 8 + page // 2], axis=-1)
+        sizes = page * d // 8, page // 2, d // 2
+        codes, scales, mean, outlier = mx.split(words, [sum(sizes[:i]) for i in (1, 2, 3)], axis=-1)
         x = _ALL[unpack(k_words(codes, page), 4)] * halves(scales)[..., None]
+        held = mx.contiguous(scales).view(mx.uint16) == 0x8000
+        x = mx.where(held[..., None], halves(outlier)[..., None, :], x)
         return rotate(x + halves(mean)[..., None, :])
 
 
