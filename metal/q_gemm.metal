@@ -3,6 +3,7 @@
 // Built with a header of quants/, then: MT (rows of a SIMD-group; a multiple of 8 on a GPU), PANEL (of 32), SGS;
 //   SWIGLU (0 or 1)    W is gate over up, N rows each: y = silu(gate) * up
 //   BIAS (0 or 1)      y += bias[N];   RESIDUAL   y += residual[M, N]
+//   RANK (not 0)       y += L t, before SWIGLU: see low_rank.h; t [M, RANK]
 // K a multiple of 32, on a GPU M of MT; N any. Grid: N / 32, M / (MT * SGS). Threadgroup memory: 32 *
 // max(PANEL * (1 + SWIGLU), MT) floats.
 inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows, int k0, int size, int K) {
@@ -13,7 +14,20 @@ inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows
     }
 }
 
+#if RANK
+inline void decode_factor(factor l, tptr<float> to, vlane lane, int sg, int row0, int rows, int k0, int size) {
+    vint row = row0 + min(vint(lane), vint(rows - 1));
+    for (int k = sg * 32; k < size; k += SGS * 32) {
+        block b = factors(l, row, k0 + k);
+        UNROLL for (int i = 0; i < 32; ++i) to[lane + (k + i) * 32] = b.v[i];
+    }
+}
+#endif
+
 KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
+#if RANK
+              LOW_PARAMS, dptr<const float> t,
+#endif
 #if BIAS
               dptr<const float> bias,
 #endif
@@ -58,6 +72,28 @@ KERNEL q_gemm(WEIGHT_PARAMS, dptr<const float> x,
         }
         TG_BARRIER;
     }
+#if RANK
+    for (int k0 = 0; k0 < RANK; k0 += PANEL) {
+        int size = min(PANEL, RANK - k0);
+        SIMDGROUPS {
+            decode_factor(LOW, shared, lane, sg, col0, cols, k0, size);
+#if SWIGLU
+            decode_factor(LOW, panel_up, lane, sg, col0 + N, cols, k0, size);
+#endif
+        }
+        TG_BARRIER;
+        SIMDGROUPS {
+            int row0 = top + sg * MT;
+            if (row0 < M) {
+                mma(acc[MINE], t + (long(row0) * RANK + k0), RANK, shared, size, 32, min(MT, M - row0));
+#if SWIGLU
+                mma(up[MINE], t + (long(row0) * RANK + k0), RANK, panel_up, size, 32, min(MT, M - row0));
+#endif
+            }
+        }
+        TG_BARRIER;
+    }
+#endif
 #if SWIGLU
     SIMDGROUPS {
         if (top + sg * MT < M) gate(acc[MINE], up[MINE]);

@@ -3,6 +3,7 @@
 //   NORM_EPS   x is first normed: x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]
 //   SWIGLU     W is gate over up, N rows each: y = silu(gate) * up
 //   BIAS       y += bias[N];   RESIDUAL   y += residual[B, N]
+//   RANK       (not 0) y += L t, before SWIGLU: see low_rank.h; t [B, RANK]
 //   STREAM 0   (GPU) a SIMD-group reads ROWS rows side by side, so that x is loaded once for them
 //   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
 //              memory, for every position of the stream. Floats of it: B * (T * (256 + 288) + SGS), T = K / gcd(K, 256)
@@ -125,7 +126,22 @@ inline results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, 
 }
 #endif
 
+#if RANK
+// Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
+inline void correct(thread results& out, factor l, dptr<const XTYPE> t, vlane lane, int row0, int rows) {
+    vint row = row0 + min(vint(lane), vint(rows - 1));
+    for (int k = 0; k < RANK; k += 32) {
+        block b = factors(l, row, k);
+        UNROLL for (int i = 0; i < B; ++i)
+            UNROLL for (int e = 0; e < 32; ++e) out.y[i] += b.v[e] * float(t[i * RANK + k + e]);
+    }
+}
+#endif
+
 KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
+#if RANK
+              LOW_PARAMS, dptr<const XTYPE> t,
+#endif
 #ifdef NORM_EPS
               dptr<const XTYPE> norm,
 #endif
@@ -175,12 +191,18 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
 #else
             results out = multiply(WEIGHTS, x, norm, lane, row0, rows, K);
 #endif
+#if RANK
+            correct(out, LOW, t, lane, row0, rows);
+#endif
 #if SWIGLU
 #if STREAM
             results up = multiply(WEIGHTS, tiles, lane, period, row0 + N, rows, K);
             normed(up, squares, K);
 #else
             results up = multiply(WEIGHTS, x, norm, lane, row0 + N, rows, K);
+#endif
+#if RANK
+            correct(up, LOW, t, lane, row0 + N, rows);
 #endif
             UNROLL for (int b = 0; b < B; ++b) out.y[b] = out.y[b] / (1.0f + exp2(out.y[b] * -1.44269504f)) * up.y[b];
 #endif

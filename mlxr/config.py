@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .errors import ConfigError
 
 DTYPES = ("float32", "float16", "bfloat16")
+CALDERA_CACHES = ("none", "r", "lr", "qlr")
 PAGE_SIZES = (16, 32, 64, 128)
 
 
@@ -26,6 +27,8 @@ class EngineConfig:
                    machine; what the others leave is the pool's. Not with pool_bytes.
     prefix_cache:  requests share the pages of equal beginnings. Models with a recurrent state cannot.
     cache_dir:     folder that keeps sealed pages of prompts over restarts, within cache_dir_bytes; None keeps none.
+    caldera_cache: of a model with corrections of low rank, y = Q x + L (R x), what is kept as plain 16-bit numbers:
+                   `none`, `r`, `lr`, or `qlr`: Q + L R as one matrix. Faster, and larger.
     Raises ConfigError for a value that cannot be used.
     """
 
@@ -43,6 +46,7 @@ class EngineConfig:
     memory_share: float | None = None
     cache_dir: str | None = None
     cache_dir_bytes: int = 8 << 30
+    caldera_cache: str = "none"
 
     def __post_init__(self):
         if self.page_size not in PAGE_SIZES:
@@ -57,6 +61,8 @@ class EngineConfig:
                 raise ConfigError(f"{name} must be a whole number of at least 1, or None, not {value!r}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.caldera_cache not in CALDERA_CACHES:
+            raise ConfigError(f"caldera_cache (--cache) must be one of {', '.join(CALDERA_CACHES)}, not {self.caldera_cache!r}")
         if self.memory_share is not None and not 0 < self.memory_share <= 1:
             raise ConfigError(f"memory_share must be more than 0 and at most 1, not {self.memory_share!r}")
         if self.cache_dir is not None and not self.prefix_cache:

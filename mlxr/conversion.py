@@ -7,17 +7,23 @@ killed leaves nothing half done at the place itself, and the next run goes on wh
 import fnmatch
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
+from .caldera.compress import Compression, windows_of
+from .caldera.settings import Caldera
 from .errors import ConfigError, UnsupportedModel, WeightsError
 from .home import locked
 from .models import build
+from .models.own_weights import own_weights
 from .models.quantization import quantize_layers
+from .tokenizer import load_tokenizer
 from .tokenizer.export import export_gguf
 from .weights.checkpoint import open_checkpoint
 from .weights.gguf_split import parts
@@ -25,7 +31,8 @@ from .weights.locate import locate
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 SHARD = 1 << 30                            # bytes of a file of weights
-_PLAN, _LOCK = "plan.json", "lock"
+_PLAN, _LOCK, _COMPRESSED = "plan.json", "lock", "caldera"
+BESIDE_CALDERA = 6                         # bits of embeddings and what else is not compressed, where none are given
 _BESIDE = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
            "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json")
 
@@ -33,12 +40,14 @@ _BESIDE = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "specia
 @dataclass(frozen=True)
 class Options:
     """dtype: of plain weights, or None: as stored, and float16 for GGUF. bits, group_size: of MLX's affine format, or bits
-    None for no quantization. mix: ((name pattern, bits or None), ...): the first that fits a layer's name decides."""
+    None for no quantization. mix: ((name pattern, bits or None), ...): the first that fits a layer's name decides.
+    caldera: how linear layers of the blocks are compressed, except where mix decides; bits is then for all others."""
 
     dtype: str | None = None
     bits: int | None = None
     group_size: int = 64
     mix: tuple = ()
+    caldera: Caldera | None = None
 
     def __post_init__(self):
         if self.dtype is not None and self.dtype not in build.DTYPES:
@@ -49,15 +58,30 @@ class Options:
         if self.group_size not in GROUPS:
             raise ConfigError(f"a group of {self.group_size}: MLX's affine format has {', '.join(map(str, GROUPS))}")
 
+    @property
+    def quantizes(self):
+        return bool(self.bits or self.mix or self.caldera)
+
+    @property
+    def base_bits(self):
+        """Bits of what no pattern names, or None."""
+        return self.bits or (BESIDE_CALDERA if self.caldera else None)
+
+    def mixed(self, path):
+        """Whether a pattern names the layer."""
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern, _ in self.mix)
+
     def bits_of(self, path):
         """Bits of a layer by its name, or None where it stays plain."""
-        return next((bits for pattern, bits in self.mix if fnmatch.fnmatchcase(path, pattern)), self.bits)
+        return next((bits for pattern, bits in self.mix if fnmatch.fnmatchcase(path, pattern)), self.base_bits)
 
 
-def convert(model, out, options, report=None):
-    """Write the folder `out`; returns facts: path, bytes, layers quantized, layers kept plain for their shape.
+def convert(model, out, options, report=None, progress=None):
+    """Write the folder `out`; returns facts: path, bytes, layers quantized, layers kept plain for their shape; with caldera
+    also layers compressed, blocks with more bits, and the weighted error that is left, relative to that of Q alone.
 
-    model: anything that weights.locate takes. report: called as report(bytes done, bytes in all).
+    model: anything that weights.locate takes. report: called as report(bytes done, bytes in all); progress: as
+    progress(what, done, in all) while layers are compressed.
     Raises ConfigError when `out` exists or options make no sense, and what reading the model raises.
     """
     out = Path(out)
@@ -71,15 +95,18 @@ def convert(model, out, options, report=None):
         partial.mkdir(parents=True, exist_ok=True)
         with locked(partial / _LOCK):
             _begin(partial, {"source": _identity(checkpoint), "options": asdict(options), "shards": job.shards})
+            if options.caldera:
+                job.compress(partial / _COMPRESSED, load_tokenizer(source), progress or (lambda *_: None))
             _write_shards(partial, job, report or (lambda done, total: None))
             _write_rest(partial, job, source)
             for name in (_PLAN, _LOCK):
                 (partial / name).unlink()
+            shutil.rmtree(partial / _COMPRESSED, ignore_errors=True)
             os.rename(partial, out)
     except OSError as e:
         raise WeightsError(f"cannot write {out}: {e.strerror or e}; what was done is kept in {partial.name}") from e
     return {"path": str(out), "bytes": sum(f.stat().st_size for f in out.glob("*.safetensors")),
-            "quantized": len(job.how), "kept": job.kept}
+            "quantized": len(job.how), "kept": job.kept, **job.facts}
 
 
 class _Job:
@@ -98,7 +125,7 @@ class _Job:
         build.check_fit(self.model, shapes, checkpoint)
         if gguf:
             _check_rope(checkpoint)
-        self.how, self.kept = {}, []
+        self.how, self.kept, self.compression, self.facts = {}, [], None, {}
         self._choose(shapes)
         self.shards = self._shards(shapes)
 
@@ -106,7 +133,7 @@ class _Job:
         config = self.checkpoint.config
         weights = build.sanitized(self.model, build.lazy_arrays(self.checkpoint))
         quantized = any(name.endswith(".scales") for name in weights)
-        if quantized and (self.options.bits or self.options.mix):
+        if quantized and self.options.quantizes:
             raise UnsupportedModel(f"{self.checkpoint.path.name} is quantized already; convert the original model")
         if config.get("quantization_config") and not config.get("quantization"):
             raise UnsupportedModel(f"{self.checkpoint.path.name} is quantized in another format than MLX's; convert the "
@@ -115,7 +142,7 @@ class _Job:
         return weights
 
     def _choose(self, shapes):
-        if not (self.options.bits or self.options.mix):
+        if not self.options.quantizes:
             return
         predicate = getattr(self.model, "quant_predicate", None) or (lambda path, module: True)
         for path, module in self.model.named_modules():
@@ -141,10 +168,32 @@ class _Job:
             room -= size
         return shards
 
+    def compress(self, folder, tokenizer, progress):
+        """Compress linear layers of the blocks; what is done lies in `folder`."""
+        settings, own = self.options.caldera, own_weights(self.model)
+        modules = {p: m for p, m in self.model.named_modules() if type(m) is nn.Linear and re.search(r"\.\d+\.", p)
+                   and not self.options.mixed(p) and p.rpartition(".")[2] not in own}
+        tokens = tokenizer.encode(settings.text)
+        model = build.load_model(self.checkpoint)
+        work = Compression(settings, self.options.group_size, model, {p: m.weight.shape for p, m in modules.items()},
+                           lambda p: np.array(self._peek(f"{p}.weight").astype(mx.float32)), folder, progress)
+        work.run(windows_of(tokens, settings.tokens))
+        self.compression = work
+        for path, bits in work.bits.items():
+            self.how.pop(path, None)
+            self.how[f"{path}.layer"] = {"bits": bits, "group_size": self.options.group_size}
+        self.kept = [p for p in self.kept if p not in work.owners]
+        self.facts = {"compressed": len(work.owners), "protected": work.protected}
+
     def arrays(self, name):
         """{name in the file: array} of one parameter, as it will be written."""
-        array = self._plain(name)
         path, _, kind = name.rpartition(".")
+        compressed = self.compression and path in self.compression.owners
+        if compressed and kind == "weight":
+            return self.compression.arrays(path)
+        array = self._plain(name)
+        if compressed:
+            name = f"{path}.layer.{kind}"
         floating = mx.issubdtype(array.dtype, mx.floating)
         if self.dtype is not None and floating and self.casts(name):
             array = array.astype(self.dtype)
@@ -154,8 +203,11 @@ class _Job:
         return {name: codes, f"{path}.scales": scales, f"{path}.biases": biases}
 
     def _plain(self, name):
+        return self._peek(name) if self.weights is None else self.weights.pop(name)
+
+    def _peek(self, name):
         if self.weights is not None:
-            return self.weights.pop(name)
+            return self.weights[name]
         c = self.checkpoint
         return build.float_array(c, c.tensor(name), c.block_type(name), None)
 
@@ -164,11 +216,15 @@ class _Job:
         if self.dtype is not None:
             config["torch_dtype"] = str(self.dtype).removeprefix("mlx.core.")
         if self.how:
-            base = {"group_size": self.options.group_size, "bits": self.options.bits or min(h["bits"] for h in self.how.values()),
+            base = {"group_size": self.options.group_size, "bits": self.options.base_bits or min(h["bits"] for h in self.how.values()),
                     "mode": "affine"}
             others = {p: h for p, h in self.how.items() if h != {k: base[k] for k in h}}
-            plain = {p: False for p, m in self.model.named_modules() if hasattr(m, "to_quantized") and p not in self.how}
+            ours = self.compression.owners if self.compression else ()
+            plain = {p: False for p, m in self.model.named_modules() if hasattr(m, "to_quantized") and p not in self.how
+                     and p not in ours}
             config["quantization"] = config["quantization_config"] = {**base, **others, **plain}
+        if self.compression:
+            config["caldera"] = self.compression.describe()
         return config
 
 

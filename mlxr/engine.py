@@ -71,7 +71,7 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     if size_pool:
         config = replace(config, pool_tokens=size_pool(tokenizer))
     key = identity(path) if config.cache_dir else ""
-    built = load_model(checkpoint, config.dtype, progress=progress)
+    built = load_model(checkpoint, config.dtype, progress=progress, cache=config.caldera_cache)
     engine = Engine(built, checkpoint.config, tokenizer, config, settle(mode, built), str(path))
     if config.cache_dir:
         engine.persist(key, warn)

@@ -53,11 +53,11 @@ def inspect_model(name, kv="f16", page_size=64):
 def _parameters(checkpoint, config):
     """Weights in all. MLX's packed codes hold several in a 32-bit word; their scales and biases are no weights."""
     quantization = config.get("quantization") or {}
-    count = 0
+    count, corrected = 0, config["caldera"]["right"] if "caldera" in config else ()
     for t in checkpoint.tensors.values():
         layer, _, leaf = t.name.rpartition(".")
         packed = layer + ".scales" in checkpoint.tensors
-        if packed and leaf in ("scales", "biases"):
+        if packed and leaf in ("scales", "biases") or layer.rpartition(".")[0] in corrected and not layer.endswith(".layer"):
             continue
         own = quantization.get(layer)
         bits = (own if isinstance(own, dict) else quantization).get("bits", 4)

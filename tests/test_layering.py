@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 BOTTOM = {"errors", "home", "_version", "_blas"}
 DATA = BOTTOM | {"config", "sequence", "output", "memory"}
 BELOW_ENGINE = DATA | {"weights", "tokenizer", "kernels", "pages", "models", "batch", "sampler", "scheduler", "runner", "pace", "persistence"}
-BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides", "calibration"}
+BELOW_CLI = BELOW_ENGINE | {"engine", "quality", "api", "inspection", "inspection_gguf", "conversion", "guides", "calibration", "caldera"}
 MAY_IMPORT = {
     "errors": set(),
     "home": {"errors"},
@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "planning": BELOW_ENGINE | {"engine", "charts"},
     "inspection": BELOW_ENGINE | {"engine"},
     "inspection_gguf": BELOW_ENGINE | {"inspection"},
-    "conversion": BELOW_ENGINE,
+    "caldera": BOTTOM,
+    "conversion": BELOW_ENGINE | {"caldera"},
     "api": BELOW_ENGINE | {"engine", "quality"},
     "benchmarks": BELOW_ENGINE | {"engine", "calibration"},
     "cli": BELOW_CLI | {"server", "benchmarks", "planning", "doctor"},

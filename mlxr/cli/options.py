@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 
+from ..config import CALDERA_CACHES
 from ..errors import ConfigError, RequestError
 from ..sequence import SamplingParams
 
@@ -50,6 +51,9 @@ def add_engine(parser):
                        help="sequences at once at most (default: 32)")
     group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"),
                        help="of activations and plain weights (default: as stored; float32 on a CPU)")
+    group.add_argument("--cache", choices=CALDERA_CACHES, default="none",
+                       help="of a model of mlxr convert --caldera, y = Q x + L (R x), what is kept as plain 16-bit numbers: "
+                            "nothing, R, L and R, or Q + L R as one matrix; faster, and larger (default: none)")
     return group
 
 
@@ -61,7 +65,7 @@ def add_auto(parser):
 def engine_options(args):
     """Keyword arguments of LLM."""
     return dict(kv=args.kv, calibration=args.calibration, page_size=args.page_size, pool_bytes=args.pool, context=args.context,
-                token_budget=args.token_budget, max_batch=args.max_batch, dtype=args.dtype)
+                token_budget=args.token_budget, max_batch=args.max_batch, dtype=args.dtype, caldera_cache=args.cache)
 
 
 def add_sampling(parser, max_tokens=256, logprobs=True):

@@ -55,7 +55,7 @@ def run(args):
             raise ConfigError("give MODEL, or the numbers --layers, --heads, --kv-heads and --head-dim, not both")
         model = from_numbers(*(getattr(args, n) for n in _NUMBERS), args.params, args.bits)
     else:
-        model = from_name(name, args.bits, args.dtype)
+        model = from_name(name, args.bits, args.dtype, args.cache)
     plan = make_plan(model, config)
     show.write_page(args.html, lambda: page(plan))
     if args.json:

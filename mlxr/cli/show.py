@@ -77,6 +77,25 @@ def load_progress():
     return progress
 
 
+def steps_progress():
+    """A callback(what, done, total) that draws a bar on standard error for each kind of step in turn."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
+    tasks = {}
+
+    def progress(what, done, total):
+        if what not in tasks:
+            bar.start()
+            tasks[what] = bar.add_task(what)
+        bar.update(tasks[what], completed=done, total=total, visible=done < total)
+        if all(task.finished for task in bar.tasks):
+            bar.stop()
+
+    return progress
+
+
 def check_page(path):
     """Told before hours of work: a report (--html) that could not be written. Raises ConfigError."""
     if path is not None:

@@ -5,7 +5,7 @@ import functools
 import mlx.core as mx
 
 from ..errors import KernelError
-from . import library, rms_norm
+from . import library, low_rank, rms_norm
 from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
@@ -17,19 +17,19 @@ __all__ = ["apply", "kernel", "launch", "reference"]
 
 
 @functools.lru_cache(None)
-def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=False, tiles=None, flags=()):
-    """The specialisation of a Stored type. tiles: (MT, PANEL, SGS), see metal/q_gemm.metal."""
+def kernel(kind, *, swiglu=False, bias=False, residual=False, low=None, on=None, checked=False, tiles=None, flags=()):
+    """The specialisation of a Stored type. tiles: (MT, PANEL, SGS), see metal/q_gemm.metal; low: as for q_gemv."""
     kind, on = stored(kind), on or library.backend()
     rows, panel, sgs = tiles or TILES[on]
     return Kernel(
         "q_gemm",
-        headers=(kind.header,),
+        headers=(kind.header, *low_rank.headers(low)),
         outputs=[("y", "float")],
         ints=["M", "N", "K"],
-        inputs=[*kind.parameters, ("x", "float"), *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
+        inputs=[*kind.parameters, ("x", "float"), *low_rank.parameters(low, "float"), *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
         defines=dict(kind.defines)
         | {"XTYPE": "float", "MT": rows, "PANEL": panel, "SGS": sgs, "SWIGLU": int(swiglu)}
-        | {"BIAS": int(bias), "RESIDUAL": int(residual)},
+        | {"BIAS": int(bias), "RESIDUAL": int(residual)} | low_rank.defines(low),
         shared=32 * max(panel * (2 if swiglu else 1), rows),
         on=on,
         checked=checked,
@@ -49,7 +49,7 @@ def launch(k, m, n):
     return (-(-n // 32), -(-m // (rows * k.sgs)), 1), padded
 
 
-def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None, low=None, t=None):
     """x [M, K] times W [N, K] transposed: lazily [M, N] in x's dtype.
 
     The options are those of q_gemv.apply.
@@ -60,11 +60,14 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     if width % kind.block:
         raise KernelError(f"q_gemm on {kind.name} weights: {width} columns are not a multiple of {kind.block}")
     on = library.backend()
-    k = kernel(kind, swiglu=swiglu, bias=bias is not None, residual=residual is not None, on=on, tiles=tiles_of(m, on))
+    k = kernel(kind, swiglu=swiglu, bias=bias is not None, residual=residual is not None, low=low and low.key, on=on,
+               tiles=tiles_of(m, on))
     if not k.ready():
-        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)
     grid, rows = launch(k, m, n)
     given = [*kind.inputs(weights), _padded(x if norm is None else rms_norm.apply(x, norm, eps), rows)]
+    if low is not None:
+        given += low.inputs(_padded(t, rows))
     if bias is not None:
         given.append(_float(bias))
     if residual is not None:

@@ -6,7 +6,7 @@ import math
 import mlx.core as mx
 
 from ..errors import KernelError
-from . import host_call, library
+from . import host_call, library, low_rank
 from .library import Kernel
 from .stored import stored
 from .twins import dequantize
@@ -27,6 +27,7 @@ def kernel(
     swiglu=False,
     bias=False,
     residual=False,
+    low=None,
     on=None,
     checked=False,
     stream=None,
@@ -37,7 +38,7 @@ def kernel(
 ):
     """The specialisation of a Stored type for `batch` rows.
 
-    stream: see metal/q_gemv.metal; shared: floats of threadgroup memory, where Metal streams.
+    low: (type of L, rank) of a low_rank.Correction. stream: see metal/q_gemv.metal; shared: floats of threadgroup memory, where Metal streams.
     """
     kind, on = stored(kind), on or library.backend()
     stream = on == "host" and kind.in_order if stream is None else stream
@@ -54,19 +55,20 @@ def kernel(
         "SWIGLU": int(swiglu),
         "BIAS": int(bias),
         "RESIDUAL": int(residual),
-    }
+    } | low_rank.defines(low)
     if eps is not None:
         defines["NORM_EPS"] = f"{float(eps)!r}f"
     inputs = [
         *kind.parameters,
         ("x", x_type),
+        *low_rank.parameters(low, x_type),
         *([("norm", x_type)] if eps is not None else []),
         *([("bias", y_type)] if bias else []),
         *([("residual", y_type)] if residual else []),
     ]
     return Kernel(
         "q_gemv",
-        headers=(kind.header,),
+        headers=(kind.header, *low_rank.headers(low)),
         inputs=inputs,
         outputs=[("y", y_type)],
         ints=["N", "K", "own", "period"],
@@ -88,11 +90,12 @@ def launch(k, n, width):
     return -(-n // (own * sgs)), (n, width, own, period), shared
 
 
-def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None, low=None, t=None):
     """x [B, K] times W [N, K] transposed: lazily [B, N] in x's dtype. B at most 8.
 
     weights: the arrays of W (stored.arrays); kind: its Stored, or a GGUF type name. norm [K], eps: x is RMS-normed
     first. swiglu: W is gate over up ([2 N, K]), the result silu(gate) * up, [B, N]. bias [N]; residual [B, N].
+    low: a low_rank.Correction of W, whose L times t [B, rank], its R times the normed x, is added to the product with W.
     """
     kind = stored(kind)
     batch, width = x.shape
@@ -110,20 +113,23 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
         swiglu=swiglu,
         bias=bias is not None,
         residual=residual is not None,
+        low=low and low.key,
     )
     if not k.ready():
-        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+        return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)
     groups, ints, shared = launch(k, n, width)
-    extra = [a for a in (norm, bias, residual) if a is not None]
+    extra = [*(low.inputs(t) if low else ()), *(a for a in (norm, bias, residual) if a is not None)]
     return k([*kind.inputs(weights), x, *extra], [(batch, n)], (groups, 1, 1), ints, shared)[0]
 
 
-def reference(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
+def reference(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None, low=None, t=None):
     """The same in plain MLX operations."""
     h = x.astype(mx.float32)
     if norm is not None:
         h = mx.fast.rms_norm(h, norm.astype(mx.float32), eps)
     y = h @ dequantize(weights, kind, x.shape[1]).T
+    if low is not None:
+        y = y + t.astype(mx.float32) @ dequantize(low.left, low.left_kind, low.rank).T
     if swiglu:
         gate, up = mx.split(y, 2, axis=-1)
         y = gate * mx.sigmoid(gate) * up

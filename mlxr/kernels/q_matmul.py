@@ -9,14 +9,18 @@ from .stored import stored
 GEMV_ROWS = {"host": 4, "metal": 8, "reference": 8}
 
 
-def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
-    """x [..., K] times W [N, K] transposed: lazily [..., N] in x's dtype. The options are those of q_gemv.apply."""
+def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None, low=None):
+    """x [..., K] times W [N, K] transposed: lazily [..., N] in x's dtype. The options are those of q_gemv.apply.
+
+    A Correction `low` is one more launch, for R x.
+    """
     kind, lead = stored(kind), x.shape[:-1]
     flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     if residual is not None and residual.ndim != 2:
         residual = residual.reshape(-1, residual.shape[-1])
     how = q_gemv if flat.shape[0] <= GEMV_ROWS[library.backend()] else q_gemm
-    y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+    t = None if low is None else how.apply(flat, low.right, low.right_kind, norm=norm, eps=eps)
+    y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)
     return y if x.ndim == 2 else y.reshape(*lead, -1)
 
 

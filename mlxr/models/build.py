@@ -7,7 +7,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..errors import ConfigError, MlxrError, UnsupportedModel, WeightsError
 from ..kernels import library, tuning
-from . import experts, stored
+from . import experts, low_rank, stored
 from .linear import QuantEmbedding, QuantLinear, adopt, on_cpu
 from .own_weights import own_weights
 from .quantization import quantize_layers
@@ -33,12 +33,12 @@ def choose_dtype(checkpoint, dtype):
     return mx.float16 if checkpoint.kind == "gguf" else None
 
 
-def load_model(checkpoint, dtype=None, progress=None):
+def load_model(checkpoint, dtype=None, progress=None, cache="none"):
     """The mlx-lm model of a checkpoint with all weights evaluated, quantized layers in place.
 
     dtype: "float32", "float16", "bfloat16" or None (see choose_dtype); it applies to floating parameters, not to
     codes. progress: called as progress(bytes done, bytes in all), in stored bytes. At most one parameter is held in
-    two forms at any time. Raises ConfigError, UnsupportedModel, or WeightsError naming parameters that do not fit.
+    two forms at any time. cache: which parts of corrections of low rank are kept as plain numbers (config.CALDERA_CACHES). Raises ConfigError, UnsupportedModel, or WeightsError naming parameters that do not fit.
     """
     target = choose_dtype(checkpoint, dtype)
     report = progress or (lambda done, total: None)
@@ -49,6 +49,7 @@ def load_model(checkpoint, dtype=None, progress=None):
         _fill_from_gguf(model, checkpoint, target, report)
     else:
         _fill_from_safetensors(model, checkpoint, target, report)
+    low_rank.settle(model, cache, target)
     model.eval()
     mx.eval(model.state)  # what a model makes for itself, such as rope tables
     return model
@@ -95,6 +96,8 @@ def _fill_from_safetensors(model, checkpoint, target, report):
 def fitted(model, checkpoint):
     """A safetensors checkpoint's arrays, lazy, as the model's class names and shapes them; its quantized layers in place."""
     weights = sanitized(model, lazy_arrays(checkpoint))
+    if "caldera" in checkpoint.config:
+        low_rank.prepare(model, checkpoint.config["caldera"])
     quantize_layers(model, checkpoint.config, weights)
     check_fit(model, {name: w.shape for name, w in weights.items()}, checkpoint)
     return weights
@@ -117,20 +120,22 @@ def on_kernels(block=None, shape=()):
 def stored_layers(model, weights):
     """Paths of the layers whose weights (name -> array) our kernels read as they are, whatever the dtype of activations.
 
-    On a CPU all that can be; on Metal those for which mlxr doctor measured that ours are faster.
+    On a CPU all that can be; on Metal those for which mlxr doctor measured that ours are faster, and those with corrections
+    of low rank: MLX has no product with such inside.
     """
     if library.backend() == "reference":
         return []
     own = own_weights(model)
     paths = {name.rpartition(".")[0] for name in weights if name.endswith(".weight")}
+    corrected = {f"{p}.{part}" for p, m in model.named_modules() if isinstance(m, low_rank.LowRankLinear) for part in m.children()}
     return [path for path, module in model.named_modules() if path in paths and path.rpartition(".")[2] not in own
             and _ours(stored.kind_of(module, {n: weights.get(f"{path}.{n}") for n in ("weight", "scales", "biases")}),
-                      weights[f"{path}.weight"].shape)]
+                      weights[f"{path}.weight"].shape, path in corrected)]
 
 
-def _ours(kind, shape):
+def _ours(kind, shape, corrected):
     """Whether our kernels take a layer's weights as they are stored. kind: of stored.kind_of; shape: of its array."""
-    if kind is None or on_kernels():
+    if kind is None or on_kernels() or corrected:
         return kind is not None
     bits = dict(kind.defines).get("BITS", 32)
     return tuning.choice(kind.name, (shape[0], shape[1] * 32 // bits)) == tuning.OURS

@@ -58,7 +58,7 @@ def _fusable(block):
     linears = [a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj]
     norms = [block.input_layernorm, block.post_attention_layernorm, *(a[n] for n in ("q_norm", "k_norm") if n in a)]
     return (all(type(x) is stored.StoredLinear for x in linears) and all(type(n) is nn.RMSNorm for n in norms)
-            and m.gate_proj.matrix.kind == m.up_proj.matrix.kind and not any("bias" in x for x in linears[4:])
+            and stored.joinable([m.gate_proj.matrix, m.up_proj.matrix]) and not any("bias" in x for x in linears[4:])
             and type(a.rope).__name__ in ("RoPE", "Llama3RoPE"))
 
 
@@ -153,7 +153,7 @@ class FusedBlock(nn.Module):
         keep("head_eps", heads[0].eps if heads else None)
         keep("o_bias", a.o_proj.get("bias"))
         matrices = [*self.qkv, self.o, self.gate_up, self.down]
-        arrays = [x for m in matrices for x in m.arrays] + [b for b in (*self.biases, self.o_bias) if b is not None]
+        arrays = [x for m in matrices for x in m.held] + [b for b in (*self.biases, self.o_bias) if b is not None]
         self.weights = arrays + [w for w, _ in self.norms] + list(self.head_norms or ())
         mx.eval(self.weights)
 

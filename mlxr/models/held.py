@@ -4,11 +4,11 @@ import math
 
 import mlx.core as mx
 
-from . import build
+from . import build, low_rank
 
 
-def held_bytes(checkpoint, model, dtype=None):
-    """Bytes of the parameters that build.load_model(checkpoint, dtype) would hold on this backend. Nothing is read.
+def held_bytes(checkpoint, model, dtype=None, cache="none"):
+    """Bytes of the parameters that build.load_model(checkpoint, dtype, cache=cache) would hold on this backend. Nothing is read.
 
     model: of build.make_model or gguf_model, with lazy weights; a safetensors model gets its quantized layers.
     Raises what load_model raises for names, shapes and dtypes that do not fit.
@@ -22,7 +22,8 @@ def held_bytes(checkpoint, model, dtype=None):
     casts = getattr(model, "cast_predicate", None) or (lambda name: True)
     cast = {name for name, w in weights.items() if name not in kept and target is not None
             and mx.issubdtype(w.dtype, mx.floating) and casts(name)}
-    return sum(w.size * (target.size if name in cast else w.dtype.size) for name, w in weights.items())
+    sizes = {name: w.size * (target.size if name in cast else w.dtype.size) for name, w in weights.items()}
+    return sum(sizes.values()) + low_rank.more_bytes(model, cache, sizes, target)
 
 
 def _gguf_bytes(checkpoint, t, way, target):

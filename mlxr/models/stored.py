@@ -5,7 +5,7 @@ import mlx.nn as nn
 
 from .. import _blas
 from ..errors import KernelError
-from ..kernels import q_matmul, q_rows
+from ..kernels import low_rank, q_matmul, q_rows
 from ..kernels.stored import TYPES, affine, arrays, stored
 from ..kernels.twins import dequantize
 
@@ -17,27 +17,42 @@ KIND_OF = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
 class StoredMatrix:
     """The weights of a layer as they are stored. kind: a kernels.stored.Stored; arrays: its arrays; shape: [out, in].
 
-    dtype: of activations, and so of weights that are decoded.
+    dtype: of activations, and so of weights that are decoded. low: a kernels.low_rank.Correction of them, or None.
     """
 
-    def __init__(self, kind, weights, width, dtype=mx.float32):
+    def __init__(self, kind, weights, width, dtype=mx.float32, low=None):
         self.kind = stored(kind)
         self.arrays = arrays(weights, self.kind)
         self.shape = self.arrays[0].shape[0], width
-        self.dtype = dtype
+        self.dtype, self.low = dtype, low
+
+    @property
+    def held(self):
+        """All arrays of it, those of the correction too."""
+        return [*self.arrays, *(self.low.left + self.low.right if self.low else ())]
 
     def decoded(self):
         """[out, in]: all weights. Some models compute with a layer's weights themselves."""
-        return dequantize(self.arrays, self.kind, self.shape[1]).astype(self.dtype)
+        w = dequantize(self.arrays, self.kind, self.shape[1])
+        return (w + self.low.decoded(self.shape[1]) if self.low else w).astype(self.dtype)
+
+    def corrected(self, left, right):
+        """These weights plus those of left [out, rank] times right [rank, in], StoredMatrix both; None where kernels do not
+        read a left of that type."""
+        rank = right.shape[0]
+        if not low_rank.fits(left.kind, rank):
+            return None
+        low = low_rank.Correction(left.arrays, left.kind, right.arrays, right.kind, rank)
+        return StoredMatrix(self.kind, self.arrays, self.shape[1], self.dtype, low)
 
     def product(self, x, **options):
         """x [..., in] times the transpose: [..., out] in x's dtype. options: those of q_gemv.apply."""
         if not x.size:                           # an expert that no token was sent to
             return mx.zeros((*x.shape[:-1], self.shape[0]), x.dtype)
-        if self.kind.name == "F32" and _blas.LOADED and not options and x.size > _PLAIN_ROWS * x.shape[-1]:
+        if self.kind.name == "F32" and _blas.LOADED and not (options or self.low) and x.size > _PLAIN_ROWS * x.shape[-1]:
             # OpenBLAS is the faster way for many rows of plain fp32
             return (x.astype(mx.float32) @ self.arrays[0].T).astype(x.dtype)
-        return q_matmul.apply(x, self.arrays, self.kind, **options)
+        return q_matmul.apply(x, self.arrays, self.kind, low=self.low, **options)
 
 
 class StoredLinear(nn.Module):
@@ -46,7 +61,7 @@ class StoredLinear(nn.Module):
     def __init__(self, matrix, bias=None):
         super().__init__()
         object.__setattr__(self, "matrix", matrix)
-        self.stored = list(matrix.arrays)        # so that parameters() counts them
+        self.stored = matrix.held                # so that parameters() counts them
         if bias is not None:
             self.bias = bias
         self.freeze()
@@ -147,12 +162,19 @@ def kinds_in(modules):
 
 
 def join(matrices):
-    """Matrices of the same input as few as can be: those of one kind become one, rows after rows. A list."""
-    if any(m.kind != matrices[0].kind for m in matrices):
+    """Matrices of the same input as few as can be: those that are `joinable` become one, rows after rows. A list."""
+    if not joinable(matrices):
         return list(matrices)
     whole = [mx.concatenate(parts) for parts in zip(*(m.arrays for m in matrices))]
-    mx.eval(whole)
-    return [StoredMatrix(matrices[0].kind, whole, matrices[0].shape[1])]
+    low = matrices[0].low and matrices[0].low.joined([m.low for m in matrices])
+    mx.eval(whole, low.left if low else [])
+    return [StoredMatrix(matrices[0].kind, whole, matrices[0].shape[1], low=low)]
+
+
+def joinable(matrices):
+    """Whether matrices can be one: of one kind, all of them with corrections of the same R, or none."""
+    first = matrices[0]
+    return all(m.kind == first.kind and (m.low is first.low or m.low and first.low and m.low.joins(first.low)) for m in matrices)
 
 
 def join_biases(biases, sizes, joined, dtype):

@@ -83,10 +83,10 @@ def from_numbers(layers, heads, kv_heads, head_dim, parameters=None, bits=None):
                         weights, dtype=_dtype(None), config=config)
 
 
-def from_name(name=None, bits=None, dtype=None):
+def from_name(name=None, bits=None, dtype=None, cache="none"):
     """The PlannedModel of what weights.locate takes, of a repository's config.json alone, or of a bundled name.
 
-    bits: of a weight, in place of what the model has. dtype: of activations. Raises what locating and reading raise.
+    bits: of a weight, in place of what the model has. dtype: of activations. cache: as load_model says. Raises what locating and reading raise.
     """
     known = CONFIGS.get(str(name).lower()) if name is not None and not Path(name).exists() else None
     if known and str(name).lower() not in ALIASES:
@@ -102,7 +102,7 @@ def from_name(name=None, bits=None, dtype=None):
         raise ModelNotFound(f"{e}; or, for a plan, a config.json or one of: {', '.join(CONFIGS)}") from None
     if path.is_dir() and not any(path.glob("*.safetensors")):
         return _of_config(_read(path / "config.json"), str(path), "config.json", bits, dtype)
-    return _of_files(path, bits, dtype)
+    return _of_files(path, bits, dtype, cache)
 
 
 def _read(path):
@@ -115,7 +115,7 @@ def _read(path):
     return config
 
 
-def _of_files(path, bits, dtype):
+def _of_files(path, bits, dtype, cache):
     checkpoint = open_checkpoint(path)
     _check(checkpoint.config)
     model = gguf_model(checkpoint) if checkpoint.kind == "gguf" else make_model(checkpoint.config)
@@ -123,7 +123,7 @@ def _of_files(path, bits, dtype):
     if bits:
         planned.weights = planned.on_mac = int(planned.parameters * _bits(bits, {}) / 8)
     else:
-        planned.weights, planned.on_mac = held_bytes(checkpoint, model, dtype), checkpoint.nbytes
+        planned.weights, planned.on_mac = held_bytes(checkpoint, model, dtype, cache), checkpoint.nbytes
     return planned
 
 

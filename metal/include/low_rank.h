@@ -1,0 +1,39 @@
+// A correction of low rank, y += L t: L [N, RANK] in MLX's affine format of FACTOR bits (4, 8), with a scale and an offset of
+// FTYPE for each FGROUP of a row, or as halves (FACTOR 16). t has RANK numbers a row of x. RANK, FGROUP: multiples of 32.
+// After a header of quants/. LOW_PARAMS, LOW: the kernel parameters of L, and the `factor` made of them.
+#if FACTOR == 16
+#define LOW_PARAMS dptr<const half> left
+#define LOW factor{left}
+struct factor { dptr<const half> w; };
+#else
+#define LOW_PARAMS dptr<const uint> left, dptr<const FTYPE> left_scales, dptr<const FTYPE> left_offsets
+#define LOW factor{left, left_scales, left_offsets}
+struct factor { dptr<const uint> w; dptr<const FTYPE> scales; dptr<const FTYPE> offsets; };
+#endif
+
+// Numbers k .. k + 31 of a row per lane; k a multiple of 32.
+inline block factors(factor l, vint row, int k) {
+    block b;
+    vuint word[FACTOR];
+    vint at = row * (RANK / 32 * FACTOR) + k / 32 * FACTOR;
+    UNROLL for (int j = 0; j < FACTOR; j += 4) {
+#if FACTOR == 16
+        vuint4 four = ld_words(dptr<const uint>(l.w), at + j);
+#else
+        vuint4 four = ld_words(l.w, at + j);
+#endif
+        word[j] = four.x; word[j + 1] = four.y; word[j + 2] = four.z; word[j + 3] = four.w;
+    }
+#if FACTOR == 16
+    UNROLL for (int j = 0; j < 16; ++j) {
+        b.v[2 * j] = half_lo(word[j]);
+        b.v[2 * j + 1] = half_hi(word[j]);
+    }
+#else
+    vint group = row * (RANK / FGROUP) + k / FGROUP;
+    vfloat scale = vfloat(ld(l.scales, group)), offset = vfloat(ld(l.offsets, group));
+    UNROLL for (int e = 0; e < 32; ++e)
+        b.v[e] = number((word[e * FACTOR / 32] >> (e * FACTOR % 32)) & ((1u << FACTOR) - 1u)) * scale + offset;
+#endif
+    return b;
+}

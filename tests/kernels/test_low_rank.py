@@ -1,0 +1,80 @@
+"""Corrections of low rank inside q_gemv and q_gemm, against fp64 arithmetic on decoded weights; on Metal in the simulator."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from kernels.gate import Gate, needs_simulator, relative
+from kernels.matrices import activations, matrix, name, needs_compiler
+from kernels.test_q_gemv import EPS, fused, oracle
+
+from mlxr.kernels import library, low_rank, q_gemm, q_gemv, q_matmul
+from mlxr.kernels.stored import affine, stored
+
+Q, R = affine(3, 64), affine(4, 64)
+LEFTS = [(affine(4, 64), 64), (affine(4, 32, mx.bfloat16), 32), (affine(8, 32), 96), (stored("F16"), 32)]
+REST = [pytest.param(k, r, marks=pytest.mark.slow) for k, r in LEFTS[1:]]
+
+
+def parts(kind, rank, n, k):
+    """(arrays of Q, the Correction, fp64 [n, k] that they stand for)."""
+    (w, q), (left, l), (right, r) = matrix(Q, n, k), matrix(kind, n, rank, 3), matrix(R, rank, k, 4)
+    low = low_rank.Correction(tuple(left), kind, tuple(right), R, rank)
+    return w, low, q + l.astype(np.float64) @ r.astype(np.float64)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 40])
+@pytest.mark.parametrize("kind, rank", [LEFTS[0], *REST], ids=lambda v: name(v) if not isinstance(v, int) else str(v))
+@pytest.mark.parametrize("what", [("norm", "swiglu"), *(pytest.param(w, marks=pytest.mark.slow) for w in (("norm",), ("bias", "residual")))],
+                         ids="_".join)
+def test_it_is_added_in_the_same_launch(kind, rank, rows, what):
+    n, k = 45, 320
+    w, low, whole = parts(kind, rank, 2 * n if "swiglu" in what else n, k)
+    x, options = activations(rows, k), fused(n, k, rows, what)
+    cast = {o: mx.array(v) if isinstance(v, np.ndarray) else v for o, v in options.items()}
+    before = library.used.copy()
+    y = q_matmul.apply(mx.array(x), w, Q, low=low, eps=EPS if "norm" in what else None, **cast)
+    assert relative(y, oracle(x, whole, **options)) < 1e-5
+    used = library.used - before
+    assert {count for (kernel, _), count in used.items() if kernel in ("q_gemv", "q_gemm")} == {2}     # R x, and the rest
+    with library.aside():
+        assert relative(q_matmul.apply(mx.array(x), w, Q, low=low, eps=EPS, **cast), oracle(x, whole, **options)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind, rank", LEFTS[:1] + REST, ids=lambda v: name(v) if not isinstance(v, int) else str(v))
+def test_no_index_outside(kind, rank):
+    """A checked build on exact buffers; and both ways of reading rows."""
+    n, k = 33, 128
+    w, low, whole = parts(kind, rank, n, k)
+    x = mx.array(activations(1, k))
+    t = mx.array(activations(1, k)) @ mx.array(matrix(R, rank, k, 4)[1]).T
+    for stream in (True, False):
+        kernel = q_gemv.kernel(Q, 1, low=low.key, on="host", checked=True, stream=stream)
+        groups, ints, shared = q_gemv.launch(kernel, n, k)
+        (y,) = kernel([*w, x, *low.inputs(t)], [(1, n)], (groups, 1, 1), ints, shared)
+        assert relative(y, oracle(np.array(x), whole)) < 1e-5
+
+
+@needs_simulator
+@pytest.mark.parametrize("kind, rank", LEFTS[:1] + REST, ids=lambda v: name(v) if not isinstance(v, int) else str(v))
+@pytest.mark.parametrize("rows", [1, 16])
+def test_gate(kind, rank, rows):
+    n, k = 40, 128
+    w, low, whole = parts(kind, rank, 2 * n, k)
+    x, t = activations(rows, k), activations(rows, k) @ matrix(R, rank, k, 4)[1].T
+    if rows == 1:
+        made = q_gemv.kernel(Q, rows, swiglu=True, low=low.key, on="metal")
+        groups, ints, _ = q_gemv.launch(made, n, k)
+        grid = (groups, 1, 1)
+    else:
+        made = q_gemm.kernel(Q, swiglu=True, low=low.key, on="metal", tiles=(8, 64, 2))
+        (grid, padded), ints = q_gemm.launch(made, rows, n), (rows, n, k)
+        assert padded == rows
+    gate = Gate(made, [*w, mx.array(x), *low.inputs(mx.array(t))], [(rows, n)], grid, ints)
+    gate.check([oracle(x, whole, swiglu=True)], 1e-5, written={"y": 1.0})
+
+
+def test_what_kernels_read():
+    assert low_rank.fits(affine(4, 32), 64) and low_rank.fits(stored("F16"), 32)
+    assert not low_rank.fits(affine(4, 32), 48) and not low_rank.fits(affine(3, 32), 64) and not low_rank.fits(stored("BF16"), 64)
