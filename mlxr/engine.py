@@ -22,7 +22,7 @@ from .pace import Pace
 from .pages.format import effective_bits
 from .pages.pool import PagePool
 from .pages.spec import parse_kv
-from .pages.store import PageStore
+from .pages.store import BEHIND, PageStore
 from .persistence import Persistence
 from .rehearsal import kernels_of
 from .runner import Runner
@@ -204,8 +204,8 @@ class Engine:
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
         chunks += self._read(*before) if before else []
-        if self.persistence and not self.busy:
-            self.persistence.save()
+        while self.persistence and not self.busy and self.persistence.save():
+            pass
         return chunks
 
     def _expire(self):
@@ -298,6 +298,7 @@ class Engine:
             "weights_bytes": self.weights_bytes, "pool_bytes": pool, "tail_bytes": tails,
             "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
             "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + pool + tails),
+            "disk_bytes_most": 2 * BEHIND if config.cache_dir else 0,
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),
         }

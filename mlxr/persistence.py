@@ -1,11 +1,13 @@
 """Sealed pages between the pool and the disk: saved when no step is under way, restored for prompts that begin with them."""
 
+import time
+
 import mlx.core as mx
 import numpy as np
 
 from .pages.prefix_cache import extend_keys
 
-MOST = 32            # pages that are copied out of the pool at once, so that nobody waits long
+BATCH = 16 << 20     # bytes of pages that are copied at once, so that nobody waits long and little memory is taken
 
 
 class Persistence:
@@ -14,6 +16,7 @@ class Persistence:
     def __init__(self, store, pool, scheduler):
         self.store, self.pool, self.scheduler = store, pool, scheduler
         self._pending = {}                       # key -> page: known to the cache, not copied yet
+        self._most = max(1, BATCH // store.record)
         cache = scheduler.cache
         cache.on_learn, cache.on_forget = self._learned, self._forgotten
 
@@ -24,11 +27,11 @@ class Persistence:
     def _forgotten(self, key):
         self._pending.pop(key, None)
 
-    def save(self, most=MOST):
-        """Copy pages out of the pool, to be written. Waits for the step that is under way."""
-        keys = list(self._pending)[:min(most, self.store.room)]
+    def save(self):
+        """Copy some pages out of the pool, to be written. Waits for the step that is under way. Returns whether there were any."""
+        keys = list(self._pending)[:min(self._most, self.store.room)]
         if not keys:
-            return
+            return False
         mx.synchronize()
         pages = [self._pending.pop(key) for key in keys]
         parts = []
@@ -38,6 +41,7 @@ class Persistence:
             del view
         for key, record in zip(keys, np.concatenate(parts, axis=1)):
             self.store.put(key, record.tobytes())
+        return True
 
     def missing(self, tokens, salt):
         """Keys of a prompt's pages from the first that the pool does not have; those that are on disk are worth reading."""
@@ -59,13 +63,18 @@ class Persistence:
         allocator, cache = self.scheduler.allocator, self.scheduler.cache
         held = cache.pages(there)
         allocator.share(held)                    # not to be given away for the rest of the same prompt
-        found = self.store.take(gone[:allocator.free])
-        pages = allocator.take(len(found))
-        if pages:
-            self._fill(pages, [record for _, record in found])
+        while gone and allocator.free:
+            wanted = gone[:min(self._most, allocator.free)]
+            found, gone = self.store.take(wanted), gone[len(wanted):]
+            pages = allocator.take(len(found))
+            held += pages
+            if pages:
+                self._fill(pages, [record for _, record in found])
             for (key, _), page in zip(found, pages):
                 cache.know(key, page)
-        allocator.release(held + pages)
+            if len(found) < len(wanted):
+                break
+        allocator.release(held)
 
     def _fill(self, pages, records):
         mx.synchronize()                         # an update reuses the pool's buffer when nobody reads it
@@ -78,8 +87,10 @@ class Persistence:
             at += words
         mx.eval([layer.records for layer in self.pool.layers])
 
-    def close(self):
-        """Save all that is pending, as far as it goes, and write it."""
-        while self._pending and self.store.room:
-            self.save()
-        self.store.close()
+    def close(self, seconds=10.0):
+        """Save what is pending, and write it, for that many seconds at most."""
+        end = time.monotonic() + seconds
+        while self._pending and time.monotonic() < end:
+            if not self.save():
+                time.sleep(0.01)                 # until some of what waits is written
+        self.store.close(max(1.0, end - time.monotonic()))

@@ -41,7 +41,8 @@ def arguments(parser):
         "(default: this machine's loopback names without a key, all with one)")
     add("--log-prompts", action="store_true", help="write prompts to the log (default: never)")
     add("--no-prefix-cache", action="store_true", help="compute every prompt in full")
-    add("--cache-dir", metavar="FOLDER", help="keep the pages of prompts there, so that a restart finds them (default: nowhere)")
+    add("--cache-dir", metavar="FOLDER", help="keep pages of prompts there, which can be read from them, for "
+        "a restart to find (default: nowhere)")
     add("--cache-dir-size", type=options.size, default=8 << 30, metavar="SIZE", help="bytes that it may take (default: 8G)")
     options.add_engine(parser).add_argument(
         "--memory", metavar="SIZE", help="for weights, page pool and scratch together: bytes (8G) or a share of the machine (default: 50%%)")

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 
 MAGIC, VERSION = b"mlxrpage", 1
 HEAD = struct.Struct("<8sIIQ16s16s8x")           # magic, version, 0, bytes of the record, key, checksum
-BEHIND = 256 << 20                               # bytes that may wait to be written; a page beyond that waits in the pool
+BEHIND = 64 << 20                                # bytes that may wait to be written, and as many read ahead
 SUFFIX = ".page"
 
 

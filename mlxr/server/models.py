@@ -26,7 +26,7 @@ class Models:
         self._add(self.default, load(self.default))
 
     def _add(self, name, service):
-        service.observers = self.observers
+        service.observers, service.draining = self.observers, self.draining
         self.loaded[name] = service
         self.loads += 1
         self._bound()

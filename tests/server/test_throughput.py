@@ -22,7 +22,7 @@ from helpers.server import Server
 
 pytestmark = pytest.mark.slow
 THREADS = os.environ.get("MLXR_BENCH_THREADS", "2")
-TOKENS, ROUNDS = 32, int(os.environ.get("MLXR_ROUNDS", 3))
+TOKENS, ROUNDS = 96, int(os.environ.get("MLXR_ROUNDS", 3))
 
 
 class Peer:
