@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "caldera": BOTTOM,
     "conversion": BELOW_ENGINE | {"caldera"},
     "api": BELOW_ENGINE | {"engine", "quality"},
-    "benchmarks": BELOW_ENGINE | {"engine", "calibration"},
+    "benchmarks": BELOW_ENGINE | {"engine", "calibration", "charts"},
     "cli": BELOW_CLI | {"server", "benchmarks", "planning", "doctor"},
     "server": BELOW_CLI,
     "": BELOW_CLI,  # mlxr/__init__.py

@@ -76,13 +76,14 @@ def test_wheel_and_sdist_have_all_that_is_not_python(built):
 
 
 def pythons():
+    """A parameter for each version: its interpreter, from pyenv or the path."""
     for version in PYTHONS:
-        found = shutil.which(f"python{version}") or next(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")), None)
+        found = next(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")), None) or shutil.which(f"python{version}")
         yield pytest.param(found, marks=[] if found else pytest.mark.skip(reason=f"there is no Python {version} here"), id=version)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("python", list(pythons()))
 def test_the_wheel_lives_in_an_empty_environment(built, python, tmp_path, smollm2_gguf):
     """From another folder: text with kernels; the same text, and a line that says so, without a compiler on the path."""
     subprocess.run([python, "-m", "venv", tmp_path / "env"], check=True)

@@ -1,10 +1,7 @@
 """The rows of the kernel benchmark as a table for people and as lines of a CSV file."""
 
-import csv
 import datetime
-import os
 
-from ..errors import ConfigError
 from .machine import machine, versions
 
 FIELDS = ("kernel", "model", "shape", "ms", "gbps", "share_of_bound", "bound_gbps", "gflops", "mlx", "mlx_ms", "ratio_to_mlx",
@@ -29,31 +26,8 @@ def _number(x, wide, digits):
     return f"{'-':>{wide}s}" if x is None else f"{x:{wide}.{digits}f}"
 
 
-def check_csv(path):
-    """Raises ConfigError when rows cannot be appended to that file."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise ConfigError(f"--csv {path}: there is no folder {folder}")
-    try:
-        with open(path, newline="") as f:
-            header = next(csv.reader(f), None)
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"--csv {path}: cannot read it: {e}") from e
-    if header is not None and tuple(header) != COLUMNS:
-        raise ConfigError(f"--csv {path} has other columns than these rows; name another file")
-
-
-def append_csv(path, rows, tag=""):
-    """Append rows to a CSV file, with a header where it is new. Raises ConfigError when it cannot be written."""
+def csv_rows(rows, tag=""):
+    """The rows as lines of a CSV file with COLUMNS."""
     now, m, v = datetime.datetime.now().astimezone().isoformat(timespec="seconds"), machine(), versions()
-    try:
-        with open(path, "a", newline="") as f:
-            writer = csv.writer(f)
-            if f.tell() == 0:
-                writer.writerow(COLUMNS)
-            for r in rows:
-                writer.writerow([now, tag, *(r[n] for n in FIELDS), m["cpu"], v["mlxr"], v.get("mlx", "")])
-    except OSError as e:
-        raise ConfigError(f"--csv {path}: cannot write it: {e.strerror}") from e
+    for r in rows:
+        yield [now, tag, *(r[n] for n in FIELDS), m["cpu"], v["mlxr"], v.get("mlx", "")]

@@ -4,11 +4,26 @@ import time
 
 from ..config import EngineConfig
 from ..engine import load_engine
-from ..errors import ConfigError
+from ..errors import ConfigError, KernelError
 from ..kernels import host_call, library
 from ..sequence import SamplingParams
 from .children import serve
 from .prompts import prompts
+
+
+class Unpaced:
+    """In place of the engine's Pace: prompts take the whole token budget, so that all sequences begin as soon as can be."""
+
+    decode = None
+
+    def __init__(self, beside):
+        self.beside = beside
+
+    def forget(self):
+        """Nothing was learned."""
+
+    def note(self, now, plan, following):
+        """Nothing is learned."""
 
 
 class OwnEngine:
@@ -26,6 +41,7 @@ class OwnEngine:
         config = EngineConfig(**{**config, "prefix_cache": False, "max_batch": max(batch, config.get("max_batch", 0)),
                                  "pool_tokens": batch * (tokens + 2 * config.get("page_size", 64))})
         self.engine = load_engine(model, config)
+        self.engine.pace = Unpaced(config.token_budget)
         if tokens > self.engine.context:
             raise ConfigError(f"the context is {self.engine.context} tokens, and this needs {tokens}: lower --depth, --tg or --pp")
 
@@ -34,15 +50,16 @@ class OwnEngine:
                 "vocabulary": self.engine.vocabulary}
 
     def prefill(self, seed):
-        """Seconds from adding prompts of pp tokens to the last one's first token."""
+        """Seconds from adding prompts of pp tokens to the last one's first token; first: to the first one's."""
         params = SamplingParams(max_tokens=1, ignore_eos=True)
         start = time.perf_counter()
         requests = [self.engine.add(p, params) for p in prompts(seed, self.batch, self.pp, self.engine.vocabulary)]
         while not all(r.sequence.finished for r in requests):
             self.engine.step()
         seconds = time.perf_counter() - start
+        first = min(r.first - r.added for r in requests)
         self._end(requests)
-        return {"tokens": self.batch * self.pp, "seconds": seconds}
+        return {"tokens": self.batch * self.pp, "seconds": seconds, "first": first}
 
     def decode(self, seed):
         """Seconds of tg tokens in each sequence, from when all of them have begun."""
@@ -51,10 +68,12 @@ class OwnEngine:
         while not all(r.first for r in requests):
             engine.step()
         start, tokens = time.perf_counter(), 0
-        while tokens < self.tg * self.batch:
+        while tokens < self.tg * self.batch and engine.busy:
             tokens += sum(len(chunk.token_ids) for _, chunk in engine.step())
         seconds = time.perf_counter() - start
         self._end(requests)
+        if tokens < self.tg * self.batch:
+            raise KernelError(f"the sequences ended after {tokens} of {self.tg * self.batch} tokens")
         return {"tokens": tokens, "seconds": seconds}
 
     def used(self):

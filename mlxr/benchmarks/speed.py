@@ -45,8 +45,11 @@ class Result:
     settings: dict = field(default_factory=dict)
     rates: dict = field(default_factory=lambda: {m: [] for m in METRICS})
     seconds: dict = field(default_factory=lambda: dict.fromkeys(METRICS, 0.0))
+    firsts: list = field(default_factory=list)      # seconds to the first token of a prompt
 
     def add(self, metric, measured):
+        if "first" in measured:
+            self.firsts.append(measured["first"])
         self.rates[metric].append(measured["tokens"] / measured["seconds"])
         self.seconds[metric] += measured["seconds"]
 
@@ -83,12 +86,14 @@ def _why_not(name, path):
 
 
 class Contest:
-    """Runs a Plan for a model's path. against: names of peers. config: fields of EngineConfig.
+    """Runs a Plan for a model's path. against: names of peers. config: fields of EngineConfig. metrics: those of
+    METRICS that are measured.
 
     After run(), or what of it Ctrl-C left: .results ({name: Result}, mlxr first), .notes, .info, .interrupted.
     """
 
-    def __init__(self, path, plan, config, against=(), threads=None):
+    def __init__(self, path, plan, config, against=(), threads=None, metrics=METRICS):
+        self.metrics = metrics
         self.path, self.plan, self.config, self.against, self.threads = path, plan, config, tuple(against), threads
         check_peers(self.against)
         self.results, self.notes, self.info, self.interrupted = {}, [], {}, False
@@ -116,7 +121,7 @@ class Contest:
         own = self._start("mlxr", "own_engine", thread_limits(self.threads))
         self.info = own.ask("setup", model=str(self.path), config=self.config, **self.plan.sizes)
         self.results["mlxr"] = Result("mlxr")
-        for metric in METRICS:                       # warm-up: kernels compile, memory is there
+        for metric in self.metrics:                  # warm-up: kernels compile, memory is there
             own.ask(metric, seed=-1)
         self.info.update(own.ask("used"))
         for name in self.against:
@@ -144,7 +149,7 @@ class Contest:
 
     def _round(self, i, steps):
         """Each measurement once, the contestants one after the other."""
-        for metric in METRICS:
+        for metric in self.metrics:
             for name, result in self.results.items():
                 if name not in self._children or name != "mlxr" and result.seconds[metric] > PATIENCE:
                     continue
@@ -173,10 +178,14 @@ class Contest:
         return {"model": str(self.path), **self.plan.sizes, "reps": self.plan.reps, **own,
                 **{n: info.get(n) for n in ("backend", "kernels", "threads", "page_format", "page_size", "dtype", "architecture",
                                             "weights_bytes", "kv_bytes_per_token", "peak_bytes")},
-                "against": against, "notes": self.notes, "interrupted": self.interrupted,
+                "ttft_seconds": _median(self.results["mlxr"].firsts), "against": against, "notes": self.notes, "interrupted": self.interrupted,
                 "versions": versions(), "machine": machine()}
 
 
 def ratio(ours, theirs):
     """How many times theirs ours is, or None."""
     return round(ours / theirs, 3) if ours and theirs else None
+
+
+def _median(values):
+    return round(statistics.median(values), 4) if values else None

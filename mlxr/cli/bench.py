@@ -1,5 +1,6 @@
 """`mlxr bench MODEL`: tokens a second, alone or against other engines; `mlxr bench kernels`: every kernel by itself."""
 
+import argparse
 import json
 import os
 import sys
@@ -11,13 +12,14 @@ HELP = "measure tokens a second of a model, or time and bandwidth of every kerne
 EXAMPLES = """examples:
   mlxr bench ./model.gguf                               prefill of 512 tokens, 64 tokens after 128 others
   mlxr bench --depth 4096 --against llama.cpp,mlx-lm    in one run, taking turns
+  mlxr bench --depth 0,4096,32768 --batch 1,8,32 --kv f16,q8,q4 --serving --html bench.html --csv runs.csv --tag before
   mlxr bench kernels --kernels attend,q_gemv            kernels, against MLX's own operations
   mlxr bench kernels --preset full --csv runs.csv --tag before
 """
 KERNELS = "kernels"   # the word in place of MODEL
 PRESETS = "tiny", "quick", "full"
-_SPEED = {"pp": 512, "tg": 64, "depth": 128, "batch": 1, "against": None}
-_KERNELS = {"csv": None, "tag": "", "preset": "quick", "kernels": None}
+_SPEED = {"pp": 512, "tg": 64, "depth": [128], "batch": [1], "against": None, "serving": False, "html": None}
+_KERNELS = {"preset": "quick", "kernels": None}
 
 
 def arguments(parser):
@@ -25,19 +27,21 @@ def arguments(parser):
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--reps", type=int, metavar="N", help="repetitions, of which the median is taken (default: 5)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a CPU (default: MLXR_THREADS, or the physical cores)")
-    group = parser.add_argument_group("of a model")
+    parser.add_argument("--csv", metavar="FILE", help="append the results to a CSV file")
+    parser.add_argument("--tag", metavar="TEXT", default="", help="a word for the rows of the CSV file")
+    group = parser.add_argument_group("of a model (--kv may name several page formats, with commas)")
     add = group.add_argument
     add("--pp", type=int, metavar="N", help="tokens of the prompts that are read (default: 512)")
     add("--tg", type=int, metavar="N", help="tokens that are generated (default: 64)")
-    add("--depth", type=int, metavar="N", help="tokens of context before those (default: 128)")
-    add("--batch", type=int, metavar="N", help="sequences at once (default: 1)")
+    add("--depth", type=sizes, metavar="N,...", help="tokens of context before those; several with commas (default: 128)")
+    add("--batch", type=sizes, metavar="N,...", help="sequences at once; several with commas (default: 1)")
+    add("--serving", action="store_true", default=None, help="measure prefix hits and a small serving load, too")
+    add("--html", metavar="FILE", help="write the results as one HTML page with charts")
     add("--against", metavar="NAMES", help="measure llama.cpp, mlx-lm or both (with a comma), too, in the same run")
     group = parser.add_argument_group("of kernels (mlxr bench kernels)")
     add = group.add_argument
     add("--kernels", metavar="NAMES", help="these alone, with commas")
     add("--preset", choices=PRESETS, help="how many shapes: tiny, quick or full (default: quick)")
-    add("--csv", metavar="FILE", help="append the rows to a CSV file")
-    add("--tag", metavar="TEXT", help="a word for the rows of the CSV file")
     options.add_engine(parser)
 
 
@@ -56,24 +60,51 @@ def run(args):
     return _kernels(args) if kernels else _speed(args, wanted)
 
 
+def sizes(text):
+    """Whole numbers with commas."""
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 0,4096,32768") from None
+
+
 def _speed(args, model):
-    from ..benchmarks.speed import Contest, Plan, check_peers     # late: `mlxr --help` must not wait for it
+    from ..benchmarks import csv_file                             # late: `mlxr --help` must not wait for it
+    from ..benchmarks.speed import check_peers
+    from ..benchmarks.suite import CSV, Plan, Suite
+    from ..pages.spec import parse_kv
+    from ..quality.formats import split
     from ..weights.locate import locate
 
-    plan = Plan(args.pp, args.tg, args.depth, args.batch, args.reps)
     against = _names(args.against)
     check_peers(against)
     config = options.engine_options(args)
     for name in ("pool_bytes", "context"):
         if config.pop(name) is not None:
             raise ConfigError(f"--{name.split('_')[0]} cannot be chosen here: it follows from --pp, --depth, --tg and --batch")
-    contest = Contest(locate(model), plan, config, against, args.threads).run()
-    report = contest.report()
+    kvs = split([config.pop("kv")])
+    for kv in kvs:
+        parse_kv(kv)
+    show.check_page(args.html)
+    if args.csv:
+        csv_file.check(args.csv, CSV)                             # told before anything is measured
+    suite = Suite(locate(model), Plan(args.pp, args.tg, args.depth[0], args.batch[0], args.reps), args.depth, args.batch, kvs, config, against,
+                  args.threads, args.serving).run()
+    report = suite.report()
+    if args.csv:
+        csv_file.append(args.csv, CSV, suite.csv_rows(args.tag))
+    show.write_page(args.html, lambda: _page(report))
     if args.json:
         print(json.dumps(report))
     else:
         print(*_speed_lines(report), sep="\n")
-    return _ended(contest.interrupted)
+    return _ended(suite.interrupted)
+
+
+def _page(report):
+    from ..benchmarks.page import page                            # late: only where a page is wanted
+
+    return page(report)
 
 
 def _speed_lines(r):
@@ -83,15 +114,36 @@ def _speed_lines(r):
            f"kernels {', '.join(n if b == r['backend'] else f'{n} ({b})' for n, b in (r['kernels'] or {}).items()) or 'none'}")
     yield f"{m['cpu']}, {m['cpus']} CPUs, load {m['load']}; " + ", ".join(f"{n} {v}" for n, v in r["versions"].items())
     yield ""
-    what = f"pp{r['pp']}", f"tg{r['tg']} @ {r['depth']}" + (f", batch {r['batch']}" if r["batch"] > 1 else "")
-    yield f"{'tokens/s (least - most)':24s} {what[0]:>28s} {what[1]:>28s}   ratio of mlxr's to theirs"
-    for name, result in [("mlxr", r), *r["against"].items()]:
-        cells = [_cell(result, metric) for metric in ("prefill", "decode")]
-        ratios = "" if name == "mlxr" else "   ".join(f"{k} {_times(result[f'{k}_ratio'])}" for k in ("prefill", "decode"))
-        yield f"{name:24s} {cells[0]:>28s} {cells[1]:>28s}   {ratios}".rstrip()
+    heads = f"pp{r['pp']}", f"tg{r['tg']}"
+    yield (f"{'tokens/s (least - most)':24s} {'batch':>5s} {'depth':>6s} {heads[0]:>28s} {heads[1]:>28s}   "
+           + ("ratio of mlxr's to theirs" if any(len(c["contestants"]) > 1 for c in r["cells"]) else "")).rstrip()
+    for c in r["cells"]:
+        for name, rates in c["contestants"].items():
+            pp, tg = (_cell(rates, metric) for metric in ("prefill", "decode"))
+            ratios = "" if name == "mlxr" else "   ".join(f"{k} {_times(rates[f'{k}_ratio'])}" for k in ("prefill", "decode"))
+            yield f"{name + ' ' + c['kv'] if name == 'mlxr' else name:24s} {c['batch']:5d} {c['depth']:6d} {pp:>28s} {tg:>28s}   {ratios}".rstrip()
+    yield from _memory_lines(r)
     yield from (f"note: {n}" for n in r["notes"])
     if r["interrupted"]:
-        yield "note: interrupted; these are the repetitions that were complete"
+        yield "note: interrupted; this is what was complete"
+
+
+def _memory_lines(r):
+    """First tokens, memory, prefix hits, serving."""
+    seen = set()
+    for c in r["cells"]:
+        if c["ttft_seconds"] is not None and c["batch"] == 1 and c["kv"] not in seen:
+            seen.add(c["kv"])
+            yield (f"{c['kv']}: first token of {r['pp']} after {c['ttft_seconds'] * 1e3:.1f} ms; {c['kv_bytes_per_token']:.0f} bytes a token; "
+                   f"peak memory {show.bytes_text(c['peak_bytes'] or 0)}")
+    for x in r["extras"]:
+        if p := x["prefix"]:
+            yield (f"{x['kv']}: prefix hit of {p['cached_tokens']} of {p['prompt_tokens']} tokens: first token after {p['hit_seconds'] * 1e3:.1f} ms, "
+                   f"cold {p['cold_seconds'] * 1e3:.1f} ms" + (f" ({p['note']})" if p["note"] else ""))
+        if s := x["serving"]:
+            yield (f"{x['kv']}: serving {s['requests']} requests, {s['at_once']} at once, one each {s['mean_gap_seconds'] * 1e3:.0f} ms: {s['tps']:.1f} "
+                   f"tokens/s; first token p50 {s['ttft_p50'] * 1e3:.0f} ms, p95 {s['ttft_p95'] * 1e3:.0f} ms; a token p50 {s['pace_p50'] * 1e3:.1f} ms, "
+                   f"p95 {s['pace_p95'] * 1e3:.1f} ms")
 
 
 def _cell(result, metric):
@@ -110,14 +162,14 @@ def _kernels(args):
         raise ConfigError(f"--reps must be at least 1, not {args.reps}")
     if args.threads is not None:
         os.environ["MLXR_THREADS"] = str(args.threads)
-    from ..benchmarks import kernel_table
+    from ..benchmarks import csv_file, kernel_table
     from ..benchmarks.kernel_bench import KernelBench
 
     if args.csv:
-        kernel_table.check_csv(args.csv)                 # told before anything is measured
+        csv_file.check(args.csv, kernel_table.COLUMNS)   # told before anything is measured
     bench = KernelBench(args.preset, _names(args.kernels), args.reps).run()
     if args.csv:
-        kernel_table.append_csv(args.csv, bench.rows, args.tag)
+        csv_file.append(args.csv, kernel_table.COLUMNS, kernel_table.csv_rows(bench.rows, args.tag))
     if args.json:
         print(json.dumps(bench.rows))
     else:

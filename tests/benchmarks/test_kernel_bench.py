@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kernels.matrices import needs_compiler
-from mlxr.benchmarks import kernel_bench, kernel_cases, kernel_shapes, kernel_table, kernel_weights
+from mlxr.benchmarks import csv_file, kernel_bench, kernel_cases, kernel_shapes, kernel_table, kernel_weights
 from mlxr.errors import ConfigError
 from mlxr.kernels import library, source
 from mlxr.kernels.twins import dequantize
@@ -114,10 +114,10 @@ def test_table():
 def test_csv_is_appended_with_one_header(tmp_path):
     path = tmp_path / "a.csv"
     for tag in ("one", "two"):
-        kernel_table.check_csv(path)
-        kernel_table.append_csv(path, [ROW], tag)
+        csv_file.check(path, kernel_table.COLUMNS)
+        csv_file.append(path, kernel_table.COLUMNS, kernel_table.csv_rows([ROW], tag))
     lines = path.read_text().splitlines()
     assert len(lines) == 3 and lines[0].startswith("time,tag,kernel,") and ",one,attend,M,\"s, with a comma\",1.5," in lines[1]
     path.write_text("x,y\n")
     with pytest.raises(ConfigError, match="has other columns"):
-        kernel_table.check_csv(path)
+        csv_file.check(path, kernel_table.COLUMNS)

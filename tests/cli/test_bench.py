@@ -11,7 +11,7 @@ import pytest
 from helpers.command import MLXR, environment, mlxr, refused
 from kernels.matrices import needs_compiler
 
-KERNELS = {"read_bound", "q_gemv", "q_gemm", "q_rows", "attend", "prefill", "merge", "seal", "rope"}
+KERNELS = {"read_bound", "rms_norm", "q_gemv", "q_gemm", "q_rows", "attend", "prefill", "merge", "seal", "rope"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_the_real_engine_was_measured(report):
 def test_table_of_a_model_with_a_batch(smollm2_gguf):
     result = mlxr("bench", smollm2_gguf, "--pp", 8, "--tg", 4, "--depth", 5, "--reps", 1, "--batch", 3, "--kv", "f32")
     assert result.returncode == 0, result.stderr
-    assert "pp8" in result.stdout and "tg4 @ 5, batch 3" in result.stdout and "pages f32 of 64" in result.stdout
+    assert "pp8" in result.stdout and "tg4" in result.stdout and "pages f32 of 64" in result.stdout
+    assert any(line.split()[:4] == ["mlxr", "f32", "3", "5"] for line in result.stdout.splitlines())
     assert "tokens/s (least - most)" in result.stdout
 
 
@@ -57,6 +58,34 @@ def test_against_llama_cpp(smollm2_gguf):
     assert peer["settings"]["threads"] == report["threads"] and len(peer["decode_tps_all"]) == 2 and report["notes"] == []
     for metric in ("prefill", "decode"):
         assert peer[f"{metric}_ratio"] == pytest.approx(report[f"{metric}_tps"] / peer[f"{metric}_tps"], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_several_sizes_and_page_formats_in_one_report(smollm2_gguf, tmp_path):
+    """Prompts are measured once for each format and batch; prefix hits and serving for each format; CSV, HTML and JSON agree."""
+    result = mlxr("bench", smollm2_gguf, "--pp", 80, "--tg", 3, "--depth", "1,70", "--batch", "1,2", "--kv", "f16,q8", "--reps", 1, "--serving",
+                  "--json", "--html", tmp_path / "b.html", "--csv", tmp_path / "b.csv", "--tag", "mine", timeout=400)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    cells = report["cells"]
+    assert [(c["kv"], c["batch"], c["depth"]) for c in cells] == [(k, b, d) for k in ("f16", "q8") for b in (1, 2) for d in (1, 70)]
+    for c in cells:
+        own = c["contestants"]["mlxr"]
+        assert own["decode_tps"] > 0 and (own["prefill_tps"] is None) == (c["depth"] == 70) == (c["ttft_seconds"] is None)
+    assert [c["kv_bytes_per_token"] for c in cells[::4]] == [23040, 12240] and all(c["peak_bytes"] > 9e7 for c in cells)
+    assert [x["kv"] for x in report["extras"]] == ["f16", "q8"]
+    for x in report["extras"]:
+        assert x["prefix"]["prompt_tokens"] == 80 and x["prefix"]["cached_tokens"] == 64 and x["prefix"]["hit_seconds"] > 0
+        s = x["serving"]
+        assert s["requests"] == 16 and s["generated_tokens"] >= 16 and s["tps"] == pytest.approx(s["generated_tokens"] / s["seconds"])
+        assert 0 < s["ttft_p50"] <= s["ttft_p95"] and s["preemptions"] == 0
+    with open(tmp_path / "b.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 12 and {r["tag"] for r in rows} == {"mine"}
+    assert [float(r["tps"]) for r in rows if r["metric"] == "decode"] == [c["contestants"]["mlxr"]["decode_tps"] for c in cells]
+    text = (tmp_path / "b.html").read_text()
+    assert text.count("<svg") == 4 and "Serving load" in text and "Prefix hits" in text
+    assert "part 10 of 10" in result.stderr and "s left" in result.stderr
 
 
 @pytest.mark.slow
@@ -90,7 +119,7 @@ def test_kernels_as_json_and_csv(tmp_path):
     result = mlxr("bench", "kernels", "--preset", "tiny", "--reps", 2, "--threads", 1, "--json", "--csv", file, "--tag", "one")
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
-    assert {r["kernel"] for r in rows} == KERNELS and len(rows) == 9
+    assert {r["kernel"] for r in rows} == KERNELS and len(rows) == len(KERNELS)
     for r in rows:
         assert {"kernel", "shape", "ms", "gbps", "share_of_bound", "ratio_to_mlx", "max_rel_error"} <= r.keys()
         assert r["ms"] > 0 and 0 < r["share_of_bound"] < 20 and r["ratio_to_mlx"] > 0 and r["max_rel_error"] < 1e-4 and r["threads"] == 1
@@ -99,8 +128,8 @@ def test_kernels_as_json_and_csv(tmp_path):
     assert result.returncode == 0 and [line.split()[0] for line in result.stdout.splitlines()[1:3]] == ["merge", "rope"]
     with open(file, newline="") as f:
         written = list(csv.DictReader(f))
-    assert [r["tag"] for r in written] == ["one"] * 9 + ["two"] * 2
-    assert [float(r["ms"]) for r in written[:9]] == [r["ms"] for r in rows] and written[0]["mlx_version"]
+    assert [r["tag"] for r in written] == ["one"] * len(rows) + ["two"] * 2
+    assert [float(r["ms"]) for r in written[:len(rows)]] == [r["ms"] for r in rows] and written[0]["mlx_version"]
 
 
 def test_bad_options(tmp_path):
@@ -114,6 +143,8 @@ def test_bad_options(tmp_path):
         (["--threads", 0], "--threads must be at least 1"),
         (["--pool", "1G"], "--pool cannot be chosen here"),
         (["--preset", "quick"], "--preset is an option of mlxr bench kernels"),
+        (["--depth", "1,x"], "no list of whole numbers"), (["--kv", "f16,q99"], "unknown page format 'q99'"),
+        (["--html", "/nowhere/b.html"], "no folder"), (["--csv", other], "other columns"),
         (["kernels", "--pp", 5], "--pp is an option of mlxr bench MODEL"),
         (["kernels", "--kernels", "attend,nothing"], "--kernels nothing: there are attend"),
         (["kernels", "--preset", "huge"], "invalid choice"),
