@@ -7,7 +7,7 @@ import numpy as np
 
 from ..batch import build_batch
 from ..calibration import made_up
-from ..kernels import attend, library, merge, q_gemm, q_gemv, q_rows, read_bound, rms_norm, rope, seal
+from ..kernels import attend, library, low_rank, merge, q_gemm, q_gemv, q_matmul, q_rows, read_bound, rms_norm, rope, seal
 from ..kernels.host_call import ELEMENT_OF
 from ..kernels.paged import PagedShape
 from ..pages.formats import page_format
@@ -73,6 +73,25 @@ def matrix(how, kind, rows, n, k, most=None):
     return Case(lambda i: [how.apply(x, all_weights[i].arrays, one.kind)], lambda i: [one.mlx_product(x)], one.mlx,
                 one.nbytes + x.nbytes + rows * n * x.itemsize, 2.0 * rows * n * k, check, copies,
                 (lambda: [one.mlx_product(x[:few])], rows / few))
+
+
+def corrected(rows, n, k, rank, most=None):
+    """`rows` activations times [n, k] 3-bit weights with a correction of low rank in 4 bits: two launches."""
+    one, left, right = make_weights("affine3_64_half", n, k), make_weights("affine4_64_half", n, rank), make_weights("affine4_64_half", rank, k)
+    low = low_rank.Correction(left.arrays, left.kind, right.arrays, right.kind, rank)
+    nbytes, x = one.nbytes + left.nbytes + right.nbytes, _random(rows, k)
+    copies = copies_of(nbytes, most)
+    weights = [one] + [one.copy() for _ in range(copies - 1)]
+    mx.eval(x)
+
+    def twin():
+        t = q_gemv.reference(x, right.arrays, right.kind)
+        return q_gemv.reference(x, one.arrays, one.kind, low=low, t=t)
+
+    return Case(lambda i: [q_matmul.apply(x, weights[i].arrays, one.kind, low=low)],
+                lambda i: [one.mlx_product(x) + left.mlx_product(right.mlx_product(x))], f"3 {one.mlx}",
+                nbytes + x.nbytes + rows * n * x.itemsize, 2.0 * rows * (n * k + rank * (n + k)),
+                lambda: [(q_matmul.apply(x, one.arrays, one.kind, low=low), twin())], copies)
 
 
 def embedding(kind, count, n, k, most=None):

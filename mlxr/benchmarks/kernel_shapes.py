@@ -55,6 +55,13 @@ def gemm(model, matrix, batch, kind="Q4_1"):
                    lambda: cases.gemm(kind, batch, n, k))
 
 
+def corrected(size, batch=1, rank=128):
+    """A square matrix of mlxr convert --caldera."""
+    kernel = "q_gemv" if batch <= 4 else "q_gemm"
+    return Planned(kernel, "", f"{size}x{size} affine3_64 + rank {rank}, batch {batch}", _weights(size, size + 2 * rank) + 24.0 * batch * size,
+                   lambda: cases.corrected(batch, size, size, rank))
+
+
 def rows(model, count, kind="Q4_1"):
     n, k = model.matrices["head"]
     return Planned("q_rows", model.name, f"{count} of {n}x{k} {kind}", _weights(n, k), lambda: cases.embedding(kind, count, n, k))
@@ -124,6 +131,7 @@ def _quick():
     yield from (gemv(SMALL, "gate_up", 1, kind) for kind in ("Q8_0", "Q4_0", "affine4_64"))
     yield from (gemv(m, "gate_up") for m in MODELS[1:])
     yield from (gemv(SMALL, "gate_up", b) for b in (2, 4))
+    yield from (corrected(n) for n in (512, 2048))
     yield from (gemm(SMALL, "gate_up", b) for b in (8, 16, 512))
     yield gemm(ONE, "gate_up", 16)
     yield from (rows(SMALL, n) for n in (1, 512))
@@ -141,6 +149,7 @@ def _quick():
 def _full():
     contexts, batches = (512, 1024, 2048, 4096, 8192, 16384, 32768), (1, 2, 4, 8, 16)
     yield read_bound()
+    yield from (corrected(n, b) for n in (512, 1024, 2048, 4096, 8192) for b in (1, 64))
     for model in MODELS:
         for matrix in model.matrices:
             yield from (gemv(model, matrix, 1, kind) for kind in ("Q4_1", "Q4_0", "Q8_0", "F16", "affine4_64"))

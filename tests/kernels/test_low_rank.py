@@ -7,6 +7,7 @@ from kernels.gate import Gate, needs_simulator, relative
 from kernels.matrices import activations, matrix, name, needs_compiler
 from kernels.test_q_gemv import EPS, fused, oracle
 
+from mlxr.benchmarks import kernel_cases
 from mlxr.kernels import library, low_rank, q_gemm, q_gemv, q_matmul
 from mlxr.kernels.stored import affine, stored
 
@@ -73,6 +74,15 @@ def test_gate(kind, rank, rows):
         assert padded == rows
     gate = Gate(made, [*w, mx.array(x), *low.inputs(mx.array(t))], [(rows, n)], grid, ints)
     gate.check([oracle(x, whole, swiglu=True)], 1e-5, written={"y": 1.0})
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 16])
+def test_the_benchmarks_case(rows):
+    case = kernel_cases.corrected(rows, 256, 512, 128, 2)
+    for got, wanted in [*case.check(), (case.theirs(0)[0], case.check()[0][1])]:
+        assert relative(got, wanted) < 1e-5
 
 
 def test_what_kernels_read():
