@@ -36,7 +36,7 @@ def scores(one, window, context=128):
         return np.array(feed.score(0)), [np.array(x) for x in feed.stored(0, 0)], np.array(feed.decode(0, 40))
 
 
-@pytest.mark.parametrize("kv, limit", [("k:q3,v:f32", 0.3), pytest.param("k:q2:block=16,v:f32", 0.6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kv, limit", [("k:q3:bits=3,v:f32", 0.3), pytest.param("k:q2:block=16,v:f32", 0.6, marks=pytest.mark.slow)])
 def test_pages_go_by_the_file(backend, calibrated, kv, limit):
     """K comes back rotated as it was; chunks and single tokens give the same logits."""
     file, report = calibrated

@@ -1,4 +1,4 @@
-"""Page format q3: K before RoPE in 3 bits, calibrated on the model (`mlxr calibrate`); V rotated, in 3 bits."""
+"""Page format q3: K before RoPE in 3.25 bits, calibrated on the model (`mlxr calibrate`); V rotated, in 3 bits."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +9,7 @@ from .lloyd import Lloyd
 
 @dataclass(frozen=True)
 class K(Calibrated):
-    bits: float = 3
+    bits: float = 3.25
 
 
 class V(Lloyd):
