@@ -44,6 +44,16 @@ LI vfloat bfloat_hi(vuint w) { return as_float(w & 0xffff0000u); }
 LI float bfloat_lo(uint w) { return as_float(w << 16); }
 LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
 
+LI vint dot4(vint sum, vuint a, uint b) {                 // sum + the four products of bytes: a's unsigned, b's signed
+#if LANES_AVX512 && defined(__AVX512VNNI__)
+    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], _mm512_set1_epi32((int)b));
+#else
+    EACH UNROLL for (int i = 0; i < 4; ++i)
+        sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * (int)(signed char)(b >> (8 * i));
+#endif
+    return sum;
+}
+
 #define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
 LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
 

@@ -66,6 +66,10 @@ inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
 #define TABLE16(name, ...) constant float name[16] = {__VA_ARGS__}       // 16 constants for pick16
 inline float pick16(const constant float* t, uint i) { return t[i & 15u]; }
 inline uint ballot(bool b) { return uint((simd_vote::vote_t)simd_ballot(b)); }     // bit l: lane l of b
+inline int dot4(int sum, uint a, uint b) {                // sum + the four products of bytes: a's unsigned, b's signed
+    for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);
+    return sum;
+}
 inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // M x 32 accumulators of one SIMD-group.

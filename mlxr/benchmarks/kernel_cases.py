@@ -7,7 +7,8 @@ import numpy as np
 
 from ..batch import build_batch
 from ..calibration import made_up
-from ..kernels import attend, library, low_rank, merge, q_gemm, q_gemv, q_matmul, q_rows, read_bound, rms_norm, rope, seal
+from ..kernels import (attend, int8_split, library, low_rank, merge, q_gemm, q_gemm_int8, q_gemv, q_matmul, q_rows, read_bound, rms_norm,
+                       rope, seal)
 from ..kernels.host_call import ELEMENT_OF
 from ..kernels.paged import PagedShape
 from ..pages.formats import page_format
@@ -222,6 +223,22 @@ def norming(model, rows):
                 lambda: [(ours(0)[0], rms_norm.reference(x[0], gain, eps))], copies)
 
 
+def splitting(model, rows):
+    """int8_split: that many rows as wide as the model."""
+    width = model.hidden
+    x = [_random(rows, width, seed=i) for i in range(4)]
+    mx.eval(x)
+    k = int8_split.kernel(ELEMENT_OF[dtype()])
+
+    def ours(i):
+        return k([x[i % 4]], int8_split.shapes(rows, width), (-(-rows // k.sgs), 1, 1), (rows, width))
+
+    def twin(i):
+        return list(int8_split.reference(x[i % 4]))
+
+    return Case(ours, twin, "twin", x[0].nbytes + rows * width * 13 // 4, 0.0, lambda: [(ours(0)[1], twin(0)[1])], 4)
+
+
 def reading(nbytes):
     """read_bound itself."""
     words = mx.arange(nbytes // 4).astype(mx.uint32)
@@ -237,6 +254,10 @@ def gemv(kind, rows, n, k, most=None):
 
 def gemm(kind, rows, n, k, most=None):
     return matrix(q_gemm, kind, rows, n, k, most)
+
+
+def gemm_int8(kind, rows, n, k, most=None):
+    return matrix(q_gemm_int8, kind, rows, n, k, most)
 
 
 def _name(array):

@@ -57,9 +57,19 @@ def gemm(model, matrix, batch, kind="Q4_1"):
 
 def corrected(size, batch=1, rank=128):
     """A square matrix of mlxr convert --caldera."""
-    kernel = "q_gemv" if batch <= 4 else "q_gemm"
+    kernel = "q_gemv" if batch <= 3 else "q_gemm"
     return Planned(kernel, "", f"{size}x{size} affine3_64 + rank {rank}, batch {batch}", _weights(size, size + 2 * rank) + 24.0 * batch * size,
                    lambda: cases.corrected(batch, size, size, rank))
+
+
+def gemm_int8(model, matrix, batch, kind="Q4_1"):
+    n, k = model.matrices[matrix]
+    return Planned("q_gemm_int8", model.name, f"{matrix} {n}x{k} {kind}, batch {batch}", _weights(n, k) + 24.0 * batch * n,
+                   lambda: cases.gemm_int8(kind, batch, n, k))
+
+
+def split(model, rows):
+    return Planned("int8_split", model.name, f"{rows} rows of {model.hidden}", 2e8, lambda: cases.splitting(model, rows))
 
 
 def rows(model, count, kind="Q4_1"):
@@ -122,7 +132,8 @@ def _tiny():
     yield gemv(SMALL, "qkv")
     yield gemm(SMALL, "o", 16)
     yield rows(SMALL, 16)
-    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1), norm(SMALL, 8))
+    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1), norm(SMALL, 8), split(SMALL, 8),
+                gemm_int8(SMALL, "o", 8))
 
 
 def _quick():
@@ -144,6 +155,8 @@ def _quick():
     yield from (merge(SMALL), seal(SMALL), seal(EIGHT), seal(SMALL, 8, "q8"))
     yield from (rope(SMALL, n) for n in (1, 512))
     yield from (norm(SMALL, n) for n in (8, 512))
+    yield from (gemm_int8(SMALL, "gate_up", n) for n in (2, 8, 16))
+    yield split(SMALL, 8)
 
 
 def _full():
@@ -164,3 +177,5 @@ def _full():
         yield from (seal(model, n, kv) for n in (1, 8) for kv in ("f16", "bf16", "f32", "q8"))
         yield from (rope(model, n) for n in (1, 16, 512))
         yield from (norm(model, n) for n in (1, 16, 512))
+        yield from (gemm_int8(model, m, n) for m in model.matrices for n in (2, 8, 16))
+        yield split(model, 8)

@@ -52,6 +52,17 @@ def _identity(cxx):
     return f"{version}\n{platform.machine()}\n{cpu}"
 
 
+@functools.lru_cache(None)
+def cpu_flags():
+    """What this CPU can do, as Linux names it: {"avx512_vnni", ...}. Empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = (x.partition(":")[2].split() for x in lines if x.startswith(("flags", "Features")))
+    return frozenset(next(found, ()))
+
+
 def kernel_flags(checked=False):
     """Compiler flags of a kernel for this CPU."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")

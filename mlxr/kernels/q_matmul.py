@@ -1,11 +1,11 @@
-"""A linear layer on stored weights: picks q_gemv or q_gemm by the number of rows."""
+"""A linear layer on stored weights: picks q_gemv, q_gemm_int8 or q_gemm by the number of rows."""
 
-from . import library, q_gemm, q_gemv
+from . import library, q_gemm, q_gemm_int8, q_gemv
 from .stored import stored
 
 # On a CPU (Zen 5), all matrices of a 135M model in Q4_1, one thread: q_gemv takes 7, 10, 17, 21 and 43 ms for 1, 2, 3, 4 and 8
 # rows, q_gemm 17, 20 and 30 for 4, 8 and 16; and each number of rows is one more kernel to compile. A GPU reads the weights
-# once either way, and has threads to spare for 8 rows.
+# once either way, and has threads to spare for 8 rows. q_gemm_int8, where it can run, takes 9, 13, 18 and 30 for 2, 4, 8 and 16.
 GEMV_ROWS = {"host": 3, "metal": 8, "reference": 8}
 
 
@@ -18,10 +18,19 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     if residual is not None and residual.ndim != 2:
         residual = residual.reshape(-1, residual.shape[-1])
-    how = q_gemv if flat.shape[0] <= GEMV_ROWS[library.backend()] else q_gemm
-    t = None if low is None else how.apply(flat, low.right, low.right_kind, norm=norm, eps=eps)
-    y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)
+    how = _way(kind, flat.shape[0], low)
+    if low is None:
+        y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
+    else:
+        t = how.apply(flat, low.right, low.right_kind, norm=norm, eps=eps)
+        y = how.apply(flat, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)
     return y if x.ndim == 2 else y.reshape(*lead, -1)
+
+
+def _way(kind, rows, low):
+    if low is None and q_gemm_int8.takes(kind, rows):
+        return q_gemm_int8
+    return q_gemv if rows <= GEMV_ROWS[library.backend()] else q_gemm
 
 
 def kernels(kind, element="float", *, eps=None, swiglu=False, bias=False, residual=False):

@@ -19,6 +19,7 @@ class Stored:
     One object a type: compared by identity, which is what makes looking up a kernel cheap.
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
+    codes: the header gives codes as bytes, for q_gemm_int8 (CODES of the header).
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
 
@@ -29,6 +30,7 @@ class Stored:
     block: int = 32
     in_order: bool = True
     grid: bool = False
+    codes: bool = False
 
     @property
     def parameters(self):
@@ -47,9 +49,9 @@ def _grid(name):
     return table
 
 
-def _super(name, element="uint", grid=False):
+def _super(name, element="uint", **more):
     """A type with blocks of 256 weights."""
-    return Stored(name, f"quants/{name.lower()}.h", (("w", element),), block=256, grid=grid)
+    return Stored(name, f"quants/{name.lower()}.h", (("w", element),), block=256, **more)
 
 
 def _plain(name, element):
@@ -62,12 +64,13 @@ TYPES = {
         _plain("F32", "float"),
         _plain("F16", "half"),
         _plain("BF16", "bfloat16_t"),
-        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),)),
-        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),)),
-        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),)),
+        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True),
+        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=True),
+        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=True),
         Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),)),
         Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),)),
-        *(_super(name) for name in ("Q2_K", "Q4_K", "Q5_K", "Q8_K", "IQ4_XS")),
+        *(_super(name) for name in ("Q2_K", "Q5_K", "Q8_K", "IQ4_XS")),
+        _super("Q4_K", codes=True),
         *(_super(name, "ushort") for name in ("Q3_K", "Q6_K", "TQ1_0", "TQ2_0")),
         Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),)),
         Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),)),

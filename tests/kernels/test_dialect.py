@@ -61,6 +61,7 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = ld(dptr<const uchar>(w), spread<8, 40, 2, 1, 0, 3>(lane) + n, first(lane, n)); ROW(vfloat(c))
         c = ld_word(dptr<const uchar>(w), spread<4, 17, 4>(lane) + 1, first(lane, 24)); ROW(half_lo(c)) ROW(half_hi(c))
         d = ld_words(dptr<const uchar>(w), vint(lane) * 9 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.w))
+        ROW(vfloat(dot4(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
         if (simd_any(x > 100.0f)) ROW(x) else ROW(z)
         if (simd_all(abs(x) < 100.0f)) ROW(x) else ROW(z)
         shared[lane] = x; SG_BARRIER; ROW(vfloat(shared[31 - vint(lane)])) SG_BARRIER;
@@ -111,6 +112,7 @@ def expected():
     quad = lambda k: np.stack([a[k + j] for j in range(4)])
     q, q2 = quad(i * 4), quad(np.where(i < 23, i // 4 * 20 + i % 4 * 4 + 4, 0))
     f16 = lambda v: v.astype(np.float16).astype(np.float32)
+    multiplier = np.uint32(int(t[5]) * 0x01FD0703 & 0xFFFFFFFF)
     rows = [
         x + z * 2,
         x - z / 3,
@@ -173,6 +175,7 @@ def expected():
         first(at(i // 4 * 17 + i % 4 * 4 + 3), 24),
         at(i * 9 + 5),
         at(i * 9 + 15),
+        i * 1000 + (bytes_[8:136].reshape(32, 4).astype(int) * np.array([multiplier], np.uint32).view(np.int8)).sum(1),
         z,
         x,
         x[31 - i],

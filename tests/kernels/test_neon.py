@@ -1,8 +1,12 @@
 """The host's programs on a 64-bit ARM CPU: compiled with the cross compiler, run under qemu-user."""
 
+import atexit
+import functools
 import shutil
 import struct
 import subprocess
+import tempfile
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -40,27 +44,20 @@ int main(int, char** argv) {
 """
 
 
+@functools.lru_cache(None)
+def compiled(text):
+    """Path of a host program, compiled for ARM."""
+    folder = Path(tempfile.mkdtemp(prefix="mlxr-neon-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "k.cpp").write_text("#include <cstdlib>\n" + text + MAIN)
+    flags = ["-std=c++17", "-O2", "-mcpu=neoverse-n1", "-ffp-contract=fast", "-fno-math-errno", "-fsigned-char", "-w", "-static"]
+    subprocess.run([CXX, *flags, "-o", folder / "k", folder / "k.cpp"], check=True)
+    return folder / "k"
+
+
 def run(kernel, inputs, outputs, grid, ints, folder, shared=0):
     """Bytes of the outputs, given as sizes in bytes."""
-    program, given, got = folder / "k", folder / "in", folder / "out"
-    (folder / "k.cpp").write_text("#include <cstdlib>\n" + kernel.host_text() + MAIN)
-    subprocess.run(
-        [
-            CXX,
-            "-std=c++17",
-            "-O2",
-            "-mcpu=neoverse-n1",
-            "-ffp-contract=fast",
-            "-fno-math-errno",
-            "-fsigned-char",
-            "-w",
-            "-static",
-            "-o",
-            program,
-            folder / "k.cpp",
-        ],
-        check=True,
-    )
+    program, given, got = compiled(kernel.host_text()), folder / "in", folder / "out"
     arrays = [
         np.array(a.view(mx.uint16) if a.dtype == mx.bfloat16 else a) if isinstance(a, mx.array) else a for a in inputs
     ]

@@ -22,3 +22,12 @@ inline void scaled_nibbles(thread block& b, vuint4 w, vfloat scale, vfloat offse
     scaled_nibbles(b, 2, w.z, scale, offset);
     scaled_nibbles(b, 3, w.w, scale, offset);
 }
+inline codes32 nibble_codes(vuint4 w, vfloat scale, vfloat offset) {
+    codes32 b;
+    b.c[0] = w.x & 0x0f0f0f0fu; b.c[1] = w.y & 0x0f0f0f0fu; b.c[2] = w.z & 0x0f0f0f0fu; b.c[3] = w.w & 0x0f0f0f0fu;
+    b.c[4] = w.x >> 4 & 0x0f0f0f0fu; b.c[5] = w.y >> 4 & 0x0f0f0f0fu;
+    b.c[6] = w.z >> 4 & 0x0f0f0f0fu; b.c[7] = w.w >> 4 & 0x0f0f0f0fu;
+    b.scale = scale;
+    b.offset = offset;
+    return b;
+}

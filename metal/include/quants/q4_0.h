@@ -25,3 +25,9 @@ inline block decode(weights w, vint row, int k, int K) {
     scaled_nibbles(b, codes, half_lo(front.x), half_lo(front.x) * -8.0f);
     return b;
 }
+#define CODES 4
+inline codes32 codes(weights w, vint row, int k, int K) {
+    vint i = row * (K / 32 * 9) + k / 32 * 9;
+    vfloat d = half_lo(ld_words(w.w, i).x);
+    return nibble_codes(ld_words(w.w, i + 1), d, d * -8.0f);
+}

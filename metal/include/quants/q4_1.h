@@ -26,3 +26,9 @@ inline block decode(weights w, vint row, int k, int K) {
     scaled_nibbles(b, codes, half_lo(front.x), half_hi(front.x));
     return b;
 }
+#define CODES 4
+inline codes32 codes(weights w, vint row, int k, int K) {
+    vint i = row * (K / 32 * 5) + k / 32 * 5;
+    vuint4 front = ld_words(w.w, i);
+    return nibble_codes(ld_words(w.w, i + 1), half_lo(front.x), half_hi(front.x));
+}

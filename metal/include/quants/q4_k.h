@@ -35,3 +35,17 @@ inline block decode(weights w, vint row, int k, int K) {
     }
     return b;
 }
+#define CODES 4
+inline codes32 codes(weights w, vint row, int k, int K) {
+    int j = k % 256 / 32, shift = j % 2 * 4;
+    vint i = row * (K / 256 * 36) + k / 256 * 36;
+    scaling s = k_scales(ld_words(w.w, i), j);
+    vuint4 a = ld_words(w.w, i + (4 + j / 2 * 8)), b = ld_words(w.w, i + (8 + j / 2 * 8));
+    codes32 c;
+    c.c[0] = a.x; c.c[1] = a.y; c.c[2] = a.z; c.c[3] = a.w;
+    c.c[4] = b.x; c.c[5] = b.y; c.c[6] = b.z; c.c[7] = b.w;
+    UNROLL for (int n = 0; n < 8; ++n) c.c[n] = c.c[n] >> shift & 0x0f0f0f0fu;
+    c.scale = s.scale;
+    c.offset = s.offset;
+    return c;
+}

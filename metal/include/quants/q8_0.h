@@ -34,3 +34,16 @@ inline block decode(weights w, vint row, int k, int K) {
     scaled_bytes(b, 4, ld_words(w.w, i + 9), d);
     return b;
 }
+#define CODES 8
+inline codes32 codes(weights w, vint row, int k, int K) {    // codes + 128
+    vint i = row * (K / 32 * 17) + k / 32 * 17;
+    vfloat d = half_lo(ld_words(w.w, i).x);
+    vuint4 a = ld_words(w.w, i + 1), b = ld_words(w.w, i + 9);
+    codes32 c;
+    c.c[0] = a.x; c.c[1] = a.y; c.c[2] = a.z; c.c[3] = a.w;
+    c.c[4] = b.x; c.c[5] = b.y; c.c[6] = b.z; c.c[7] = b.w;
+    UNROLL for (int n = 0; n < 8; ++n) c.c[n] = c.c[n] ^ 0x80808080u;
+    c.scale = d;
+    c.offset = d * -128.0f;
+    return c;
+}

@@ -7,12 +7,14 @@
 //   void ahead(w)             a hint that the next 256 weights are read soon
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
+//   CODES, codes(w, row, k, K)   or not: weights k .. k + 31 of a row per lane as unsigned bytes of CODES bits, for q_gemm_int8
 //   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
 #define STEP 256
 
 struct vfloats { vfloat v[8]; };
 struct chunk { vfloat c[8]; vfloat scale, offset; };
 struct block { vfloat v[32]; };
+struct codes32 { vuint c[8]; vfloat scale, offset; };     // byte i of c[j]: weight 4 j + i
 
 inline vfloats eight(vfloat4 a, vfloat4 b) {
     vfloats t;

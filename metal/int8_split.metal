@@ -1,0 +1,52 @@
+// Activations as integers of 21 bits, block by block of 32: x[M, K] = factors[..][0] * (a * 2^14 + b * 2^7 + c), with a, b, c
+// signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][24]: 8 words of a, 8 of b, 8 of c, in order;
+// factors[K / 32][M][2].
+// Built with: XTYPE, SGS, NORM_EPS (or not: x is first x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]).
+// K a multiple of 32. Grid: M / SGS threadgroups; a row is one SIMD-group's.
+#define MOST 2080768.0f                                   // 127 * 2^14: the largest a has no room for more
+
+// A byte of four lanes each, to a word of lanes 0 to 7.
+inline vuint packed(vint digit, vlane lane) {
+    vuint w = (vuint(digit) & 255u) << vuint((vint(lane) & 3) * 8);
+    w = w | simd_shuffle_xor(w, 1);
+    w = w | simd_shuffle_xor(w, 2);
+    return simd_shuffle(w, (vint(lane) & 7) * 4);
+}
+
+KERNEL int8_split(dptr<const XTYPE> x,
+#ifdef NORM_EPS
+                  dptr<const XTYPE> norm,
+#endif
+                  dptr<uint> digits, dptr<float> factors, int M, int K, GRID) {
+    SIMDGROUPS {
+        int row = tg.x * SGS + sg;
+        if (row < M) {
+            dptr<const XTYPE> from = x + long(row) * K;
+            float scale = 1.0f;
+#ifdef NORM_EPS
+            vfloat squares = 0.0f;
+            for (int k = 0; k < K; k += 32) {
+                vfloat v = vfloat(ld(from, lane + k));
+                squares += v * v;
+            }
+            scale = rsqrt(simd_sum(squares) / float(K) + NORM_EPS);
+#endif
+            for (int k = 0; k < K; k += 32) {
+                vfloat v = vfloat(ld(from, lane + k)) * scale;
+#ifdef NORM_EPS
+                v = v * vfloat(ld(norm, lane + k));
+#endif
+                float most = simd_max(abs(v)), total = simd_sum(v);
+                vint q = vint(rint(v * (most > 0.0f ? MOST / most : 0.0f)));
+                vint c = (q + 64 & 127) - 64, upper = (q - c) >> 7, b = (upper + 64 & 127) - 64, a = (upper - b) >> 7;
+                long at = long(k / 32) * M + row;
+                dptr<uint> words = digits + at * 24;
+                st(words, lane + 0, packed(a, lane), first(lane, 8));
+                st(words, lane + 8, packed(b, lane), first(lane, 8));
+                st(words, lane + 16, packed(c, lane), first(lane, 8));
+                vfloat two = select(vfloat(most / MOST), vfloat(total), vint(lane) == 1);
+                st(factors + at * 2, lane + 0, two, first(lane, 2));
+            }
+        }
+    }
+}

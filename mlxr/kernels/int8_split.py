@@ -1,0 +1,57 @@
+"""int8_split: activations as three signed bytes each, scaled by blocks of 32: what q_gemm_int8 multiplies."""
+
+import functools
+
+import mlx.core as mx
+
+from . import host_call, library
+from .library import Kernel
+
+BLOCK = 32
+MOST = 127 << 14          # the largest integer that three digits hold
+
+
+@functools.lru_cache(None)
+def kernel(x_type="float", eps=None, *, on=None, checked=False, sgs=None, flags=()):
+    """The specialisation for an element type; with eps rows are RMS-normed first."""
+    on = on or library.backend()
+    normed = [] if eps is None else [("norm", x_type)]
+    defines = {"XTYPE": x_type, "SGS": sgs or (1 if on == "host" else 4)}
+    if eps is not None:
+        defines["NORM_EPS"] = f"{float(eps)!r}f"
+    return Kernel("int8_split", inputs=[("x", x_type), *normed], outputs=[("digits", "uint"), ("factors", "float")],
+                  ints=["M", "K"], defines=defines, on=on, checked=checked, flags=flags)
+
+
+def shapes(m, width):
+    """Of digits and factors for x [m, width]."""
+    return (width // BLOCK, m, 24), (width // BLOCK, m, 2)
+
+
+def apply(x, norm=None, eps=None):
+    """(digits uint32 [K / 32, M, 24], factors float32 [K / 32, M, 2]) of x [M, K], lazily. norm: gains [K] in x's dtype.
+
+    digits: 8 words each of the high, middle and low digits, four signed bytes a word; x is factors[..., 0] times
+    (high * 2^14 + middle * 2^7 + low), to 2^-21 of the largest of its block. factors[..., 1]: the sum of the block.
+    """
+    k = kernel(host_call.ELEMENT_OF[x.dtype], eps if norm is not None else None)
+    if not k.ready():
+        return reference(x, norm, eps)
+    extra = [] if norm is None else [norm]
+    return tuple(k([x, *extra], shapes(*x.shape), (-(-x.shape[0] // k.sgs), 1, 1), x.shape))
+
+
+def reference(x, norm=None, eps=None):
+    """The same in plain MLX operations."""
+    x = x.astype(mx.float32)
+    if norm is not None:
+        x = mx.fast.rms_norm(x, norm.astype(mx.float32), eps)
+    x = x.reshape(x.shape[0], -1, BLOCK).swapaxes(0, 1)
+    most = mx.abs(x).max(axis=-1, keepdims=True)
+    q = mx.round(x * mx.where(most > 0, MOST / most, 0.0)).astype(mx.int32)
+    digits = []
+    for _ in range(2):
+        digits.append(mx.bitwise_and(q + 64, 127) - 64)
+        q = mx.right_shift(q - digits[-1], 7)
+    bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8)
+    return bytes_.view(mx.uint32), mx.concatenate([most / MOST, x.sum(axis=-1, keepdims=True)], axis=-1)
