@@ -8,6 +8,7 @@ from ..benchmarks import kernel_cases as cases
 from ..benchmarks.kernel_shapes import SMALL, Model, Planned
 from ..benchmarks.kernel_weights import KINDS
 from ..kernels import library
+from ..kernels.stored import TYPES
 from ..pages import formats
 
 LIMIT = {mx.float32: 1e-3, mx.float16: 2e-2, mx.bfloat16: 5e-2}     # relative L2 of a kernel's result from its twin's
@@ -20,6 +21,7 @@ def kernel_cases(every=False):
     yield _planned("read_bound", "1 MiB", lambda: cases.reading(1 << 20))
     yield _planned("rope", "3 tokens", lambda: cases.rotation(SMALL, 3))
     yield _planned("rms_norm", "5 rows", lambda: cases.norming(SMALL, 5))
+    yield _planned("int8_split", "5 rows", lambda: cases.splitting(SMALL, 5))
     yield _planned("merge", "2 tokens of 5 parts", lambda: cases.merging(SMALL, 2, 5))
     for name in formats.NAMES if every else ("f16", "q8", "q4"):
         yield _planned("attend", f"pages {name}", lambda f=name: cases.attention(SMALL, f, 448, 2, 1, most=1))
@@ -28,6 +30,8 @@ def kernel_cases(every=False):
     for kind in KINDS if every else ("Q4_1", "affine4_64"):
         yield _planned("q_gemv", f"{kind} weights", lambda k=kind: cases.gemv(k, 1, TINY.vocabulary, TINY.inner, most=1))
         yield _planned("q_gemm", f"{kind} weights", lambda k=kind: cases.gemm(k, 19, TINY.vocabulary, TINY.inner, most=1))
+        if kind in TYPES and TYPES[kind].codes:
+            yield _planned("q_gemm_int8", f"{kind} weights", lambda k=kind: cases.gemm_int8(k, 5, TINY.vocabulary, TINY.inner, most=1))
         if kind not in ("F16", "affine4_64") or every:
             yield _planned("q_rows", f"{kind} weights", lambda k=kind: cases.embedding(k, 7, TINY.vocabulary, TINY.inner, most=1))
 
