@@ -69,9 +69,9 @@ def factors(error, hessian, rank, bits, group, start=None):
     left, metric, best = basis[:, :rank], Hessian(np.eye(rank, dtype=np.float32)), None
     for _ in range(_INNER):
         left = _part(left, metric, bits, group)
-        l = left.decoded
-        right = _part(np.linalg.solve(_safe(l.T @ l), l.T @ error), hessian, bits, group)
-        loss = hessian.loss(error - l @ right.decoded)
+        known = left.decoded
+        right = _part(np.linalg.solve(_safe(known.T @ known), known.T @ error), hessian, bits, group)
+        loss = hessian.loss(error - known @ right.decoded)
         if best is None or loss < best[0]:
             best = loss, left, right
         inputs = hessian.h @ right.decoded.T

@@ -18,9 +18,9 @@ REST = [pytest.param(k, r, marks=pytest.mark.slow) for k, r in LEFTS[1:]]
 
 def parts(kind, rank, n, k):
     """(arrays of Q, the Correction, fp64 [n, k] that they stand for)."""
-    (w, q), (left, l), (right, r) = matrix(Q, n, k), matrix(kind, n, rank, 3), matrix(R, rank, k, 4)
+    (w, q), (left, dl), (right, dr) = matrix(Q, n, k), matrix(kind, n, rank, 3), matrix(R, rank, k, 4)
     low = low_rank.Correction(tuple(left), kind, tuple(right), R, rank)
-    return w, low, q + l.astype(np.float64) @ r.astype(np.float64)
+    return w, low, q + dl.astype(np.float64) @ dr.astype(np.float64)
 
 
 @needs_compiler
