@@ -4,9 +4,9 @@ from html import escape
 
 STYLE = """
 :root{--ink:#1c2330;--soft:#5c6675;--paper:#fff;--page:#f4f5f7;--rule:#dfe3e8;--accept:#1a7f4b;--marginal:#b06d00;--reject:#c0322b;
---s0:#2d6cdf;--s1:#d9632b;--s2:#1a9a7a;--s3:#8e51c9;--s4:#b58900;--s5:#c2387a;--s6:#4a5a6a;--s7:#7a8f00}
+--s0:#2d6cdf;--s1:#d9632b;--s2:#1a9a7a;--s3:#8e51c9;--s4:#b58900;--s5:#c2387a;--s6:#4a5a6a;--s7:#7a8f00;--s8:#00838f;--s9:#795548}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa4b2;--paper:#1a1f27;--page:#12161c;--rule:#303844;--accept:#4cc38a;
---marginal:#e5a43b;--reject:#f0716a;--s0:#6f9ff5;--s1:#f08e5b;--s2:#4cc9a8;--s3:#b98aea;--s4:#dcb93c;--s5:#ea6fa6;--s6:#aab8c8;--s7:#b5cc3a}}
+--marginal:#e5a43b;--reject:#f0716a;--s0:#6f9ff5;--s1:#f08e5b;--s2:#4cc9a8;--s3:#b98aea;--s4:#dcb93c;--s5:#ea6fa6;--s6:#aab8c8;--s7:#b5cc3a;--s8:#4dd0e1;--s9:#bc9a8c}}
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}h1{font-size:24px;margin:0 0 2px}h2{font-size:17px;margin:0 0 10px}
 .sub{color:var(--soft);margin:0 0 20px;overflow-wrap:anywhere}section{background:var(--paper);border:1px solid var(--rule);border-radius:10px;
@@ -21,7 +21,7 @@ td.v{font-weight:600;color:var(--c);text-align:left}.charts{display:grid;grid-te
 .charts section{margin:0}svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule)}.tickmark{stroke:var(--soft)}.tick,.axis,.label
 {fill:var(--soft);font-size:15px}.label{fill:var(--ink);font-size:15.5px;paint-order:stroke;stroke:var(--paper);stroke-width:4px}.front{fill:none;stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
 .bar{stroke:var(--soft)}.mark{fill:var(--c);stroke:var(--paper);stroke-width:1.5}.bars{fill:var(--c)}.small{fill:var(--soft);font-size:11px}.line{fill:none;stroke:var(--c);stroke-width:1.8}.dot{fill:var(--c)}
-.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}.s7{--c:var(--s7)}.legend{margin:8px 0 0;
+.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}.s7{--c:var(--s7)}.s8{--c:var(--s8)}.s9{--c:var(--s9)}.legend{margin:8px 0 0;
 display:flex;flex-wrap:wrap;gap:4px 18px;color:var(--soft);font-size:13.5px}.key{display:inline-block;width:16px;height:3px;background:var(--c);
 vertical-align:middle;margin-right:6px}.pass{color:var(--accept)}.fail{color:var(--reject)}.note{color:var(--soft);font-size:13.5px;margin:10px 0 0}
 ul{margin:0;padding-left:20px}

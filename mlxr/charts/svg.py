@@ -5,7 +5,7 @@ from html import escape
 
 WIDE, HIGH = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 18, 54
-SERIES = 8      # classes s0 .. s7 of the page
+SERIES = 10     # classes s0 .. s9 of the page
 
 
 class Axis:

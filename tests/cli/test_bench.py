@@ -75,7 +75,7 @@ def test_several_sizes_and_page_formats_in_one_report(smollm2_gguf, tmp_path):
     assert [c["kv_bytes_per_token"] for c in cells[::4]] == [23040, 12240] and all(c["peak_bytes"] > 9e7 for c in cells)
     assert [x["kv"] for x in report["extras"]] == ["f16", "q8"]
     for x in report["extras"]:
-        assert x["prefix"]["prompt_tokens"] == 80 and x["prefix"]["cached_tokens"] == 64 and x["prefix"]["hit_seconds"] > 0
+        assert x["prefix"]["prompt_tokens"] == 80 and x["prefix"]["cached_tokens"] == 70 and x["prefix"]["hit_seconds"] > 0
         s = x["serving"]
         assert s["requests"] == 16 and s["generated_tokens"] >= 16 and s["tps"] == pytest.approx(s["generated_tokens"] / s["seconds"])
         assert 0 < s["ttft_p50"] <= s["ttft_p95"] and s["preemptions"] == 0
