@@ -132,8 +132,12 @@ inline void correct(thread results& out, factor l, dptr<const XTYPE> t, vlane la
     vint row = row0 + min(vint(lane), vint(rows - 1));
     for (int k = 0; k < RANK; k += 32) {
         block b = factors(l, row, k);
-        UNROLL for (int i = 0; i < B; ++i)
-            UNROLL for (int e = 0; e < 32; ++e) out.y[i] += b.v[e] * float(t[i * RANK + k + e]);
+        UNROLL for (int i = 0; i < B; ++i) {
+            vfloat sums[4];                               // so that additions need not wait for each other
+            UNROLL for (int e = 0; e < 4; ++e) sums[e] = b.v[e] * float(t[i * RANK + k + e]);
+            UNROLL for (int e = 4; e < 32; ++e) sums[e % 4] += b.v[e] * float(t[i * RANK + k + e]);
+            out.y[i] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
     }
 }
 #endif
