@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from .errors import ConfigError
 
+HEAP = 3                    # on a CPU: several layers' results are alive at once, and the C library's heap has holes
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
 
 
@@ -82,9 +83,12 @@ def pool_pages(specs, formats, config, context, weights, dtype):
     return pages
 
 
-def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=4):
+def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=None):
     """An estimate, from above, of what a step needs beside weights and cache: activations of token_budget tokens in one
-    layer, and the sampler's arrays of max_batch rows of logits. size: bytes of an activation."""
+    layer, and the sampler's arrays of max_batch rows of logits. size: bytes of an activation; None: on this machine, as measured."""
+    if size is None:
+        one = scratch_bytes(model_config, vocabulary, token_budget, max_batch, 4)
+        return one if mx.metal.is_available() else HEAP * one
     text = {**model_config, **(model_config.get("text_config") or {})}
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 4096)
     wide = int(text.get("intermediate_size") or 4 * hidden)

@@ -3,8 +3,8 @@
 from collections import deque
 from statistics import median
 
-STRETCH = 3.0                    # a step with prompts may take this many times as long as one without
-FIRST, LEAST, MOST = 64, 8, 4096       # tokens: before anything was measured, and bounds
+STRETCH = 2.5                    # a step with prompts may take this many times as long as one without
+FIRST, LEAST, MOST = 16, 8, 4096       # tokens: before anything was measured, and bounds
 RECENT = 15                      # steps without prompts, of whose times the median counts
 
 
