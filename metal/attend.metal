@@ -180,6 +180,14 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
         }
     }
     soften(a, x, ps, lane, BLOCKS);
+#ifdef V_FIRST
+    if (page == 0) UNROLL for (int r = 0; r < ROWS; ++r) {
+        token more;                                       // the first token's groups of LINES lines hold it
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) more.v[i][j] = a.acc[r][i][j];
+        v_first(more, head, lane, 1, simd_broadcast(x.s[r][0], 0));
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = more.v[i][j];
+    }
+#endif
 #ifdef V_TOKEN
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
         V_TOKEN factors = v_factors(rec, lane, 32 * b);

@@ -115,6 +115,9 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
 #endif
                 UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = V_VALUE(x.rec, V_CODE(w, j), own, j);
             }
+#ifdef V_FIRST
+            if (own == 0 && x.page == 0) v_first(y, head_of(x.tables, x.h), lane, 1, 1.0f);
+#endif
         } else {
             UNROLL for (int i = 0; i < V_COLUMNS; ++i)
                 UNROLL for (int j = 0; j < V_PER; ++j) {

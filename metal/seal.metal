@@ -41,6 +41,9 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
                 UNROLL for (int j = 0; j < V_PER; ++j)
                     x.v[c][j] = vfloat(ld(from, spread<32, 0, V_PER>(lane) + (32 * c * V_PER + j),
                                           first(lane, V_UNITS - 32 * c)));
+#ifdef V_FIRST
+            if (t == 0 && keys.number == 0) v_first(x, head_of(tables, tg.y), lane, 0, -1.0f);
+#endif
 #ifdef V_LLOYD
             encode_v(rec, lane, t, x, gains);
 #else

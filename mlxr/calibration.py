@@ -16,8 +16,8 @@ from .home import cache_home, disk_errors
 from .pages.formats.calibrated import BLOCKS, MOST, Tables
 from .weights.identity import identity
 
-KIND = "mlxr calibration 1"
-COMMON = "order", "frequencies", "mean", "first"                               # of a layer, whatever the block; see Tables
+KIND = "mlxr calibration 2"
+COMMON = "order", "frequencies", "mean", "first", "first_value"                # of a layer, whatever the block; see Tables
 FITTED = "forward", "inverse", "variances", "levels", "span"  # of a layer and a block size
 
 
@@ -58,7 +58,7 @@ def load(file, key=None):
     except (RuntimeError, ValueError, OSError) as e:
         raise ConfigError(f"{file} is no calibration file: {str(e).splitlines()[0]}") from e
     if metadata.get("kind") != KIND:
-        raise ConfigError(f"{file} is no calibration file of this version; `mlxr calibrate` makes one")
+        raise ConfigError(f"{file} is no calibration file of this version; run `mlxr calibrate` again")
     if key is not None and metadata.get("model") != key:
         raise ConfigError(f"{file} is the calibration of another model ({metadata.get('name') or 'unknown'}); "
                           "`mlxr calibrate` makes one of this model")
@@ -109,7 +109,7 @@ def fitted(formats, specs, name, model_config, config, context):
     return out
 
 
-def made_up(page_format, kv_heads, dim, page, pages):
+def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     """A page format with tables that are fitted to nothing, where it needs some: for tests and timing of kernels."""
     if not page_format.k.before_rope or page_format.k.tables:
         return page_format
@@ -119,6 +119,7 @@ def made_up(page_format, kv_heads, dim, page, pages):
     half = np.arange(dim // 2)
     fitted_ = {"order": np.stack([half, half + dim // 2], axis=1).reshape(-1), "frequencies": 10000.0 ** (-2 * half / dim),
                "mean": rng.standard_normal((kv_heads, dim)), "first": rng.standard_normal((kv_heads, dim)),
+               "first_value": rng.standard_normal((kv_heads, v_dim)),
                "forward": turn.swapaxes(-1, -2) / scale[:, None], "inverse": turn * scale,
                "variances": np.tile(scale**2, (kv_heads, dim // block)) * (1 - 1e-3 * np.arange(dim)),
                "levels": np.tile(np.concatenate([np.linspace(-1, 1, 1 << b) * (1 + 0.3 * b) for b in range(1, MOST + 1)]),
@@ -130,7 +131,7 @@ def layer(arrays, i, block, spec, file):
     """{name: array} of layer i for a block size, as Tables takes them."""
     names = {n: f"layers.{i}.{n}" for n in COMMON} | {n: f"layers.{i}.{block}.{n}" for n in FITTED}
     missing = next((n for n in names.values() if n not in arrays), None)
-    if missing or arrays[names["mean"]].shape != (spec.kv_heads, spec.dk):
+    if missing or any(arrays[names[n]].shape != (spec.kv_heads, d) for n, d in (("mean", spec.dk), ("first_value", spec.dv))):
         raise ConfigError(f"{file} does not fit this model's layer {i}" + (f": it has no {missing}" if missing else ""))
     return {n: arrays[full] for n, full in names.items()}
 

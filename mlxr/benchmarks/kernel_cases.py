@@ -110,7 +110,7 @@ def embedding(kind, count, n, k, most=None):
 def attention(model, fmt, context, batch, new=1, most=None):
     """attend (new up to 8) or prefill: `batch` sequences of `context` tokens, the last `new` of them new."""
     kv, d, heads = model.kv_heads, model.dim, model.heads
-    fmt = made_up(page_format(fmt), kv, d, PAGE, context // PAGE + 1)
+    fmt = made_up(page_format(fmt), kv, d, d, PAGE, context // PAGE + 1)
     pages = context // PAGE
     record = kv * fmt.words(PAGE, d, d) * 4
     nbytes = batch * pages * record + 2 * batch * new * heads * d * dtype().size
@@ -166,7 +166,7 @@ def merging(model, rows, units):
 def sealing(model, fmt, pages, most=None):
     """seal: that many pages at once, of new tokens."""
     kv, d = model.kv_heads, model.dim
-    fmt, at = made_up(page_format(fmt), kv, d, PAGE, pages), mx.arange(pages, dtype=mx.int32)
+    fmt, at = made_up(page_format(fmt), kv, d, d, PAGE, pages), mx.arange(pages, dtype=mx.int32)
     tails = [_random(PAGE, kv, d, seed=s) for s in (1, 2)]
     plain = 2 * pages * PAGE * kv * d * dtype().size
     copies = copies_of(plain, most)

@@ -23,6 +23,11 @@ class PageFormat:
         return hash((self.k, self.v))
 
     @property
+    def less_first(self):
+        """Whether a sequence's first token of V is stored less what first tokens have: attention sinks, attended to most."""
+        return self.v.less_first and self.k.before_rope
+
+    @property
     def headers(self):
         """Files of metal/include, for the kernels."""
         own = [e.header for e in (self.k, self.v) if e.header]
@@ -54,7 +59,10 @@ class PageFormat:
     def encode(self, k, v, at=None):
         """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype). at: see decode."""
         (page, dk), dv = k.shape[-2:], v.shape[-1]
-        parts = [e.encode(x.astype(mx.float32), **_at(e, at)) for e, x in ((self.k, k), (self.v, v))]
+        k, v = k.astype(mx.float32), v.astype(mx.float32)
+        if self.less_first:
+            v = v - self.k.need().first_values(at, page)
+        parts = [self.k.encode(k, **_at(self.k, at)), self.v.encode(v)]
         spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
         return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)
 
@@ -66,7 +74,10 @@ class PageFormat:
         """
         k = self.k.words(page, dk)
         v = records[..., k:k + self.v.words(page, dv)]
-        return self.k.decode(records[..., :k], page, dk, **_at(self.k, at)), self.v.decode(v, page, dv)
+        v = self.v.decode(v, page, dv)
+        if self.less_first:
+            v = v + self.k.need().first_values(at, page)
+        return self.k.decode(records[..., :k], page, dk, **_at(self.k, at)), v
 
 
 def _at(encoding, at):

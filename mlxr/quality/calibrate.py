@@ -44,6 +44,7 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, progres
         mean, first, covariance, queries, sample = one.finish()
         metric = met(queries, one.frequencies, one.pairs, min(LONGEST, engine.context), rng)
         fitted = fit_layer(mean, first, covariance, metric, sample, one.frequencies, one.pairs, blocks_of(specs[i].dk))
+        fitted["first_value"] = one.values().astype(np.float32)
         arrays |= {f"layers.{i}.{n}": a for n, a in fitted.items()}
         if progress:
             progress.step()

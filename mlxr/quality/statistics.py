@@ -1,4 +1,4 @@
-"""What calibration needs to know of a model: K before RoPE, its mean and covariance, and the queries that meet it."""
+"""What calibration needs to know of a model: K before RoPE, its mean and covariance, its queries, first tokens' V."""
 
 import mlx.core as mx
 import numpy as np
@@ -17,19 +17,23 @@ class HeadStatistics:
     RoPE, float32 [tokens, H, D].
     """
 
-    def __init__(self, heads, dim, frequencies, pairs):
+    def __init__(self, heads, dim, v_dim, frequencies, pairs):
         self.frequencies, self.pairs = frequencies, pairs
         self.count, self.queries = 0, 0
         self.mean, self.square, self.query = np.zeros((heads, dim)), np.zeros((heads, dim, dim)), np.zeros((heads, dim, dim))
         self.first, self.sequences, self.sample = np.zeros((heads, dim)), 0, []
+        self.first_value, self.value_square = np.zeros((heads, v_dim)), np.zeros(heads)
 
-    def add(self, q, k, positions):
-        """q [T, heads, D], k [T, H, D] as attention sees them, at these positions."""
+    def add(self, q, k, v, positions):
+        """q [T, heads, D], k [T, H, D], v [T, H, DV] as attention sees them, at these positions."""
         q, k = (turn(np.array(x.astype(mx.float32)), positions, self.frequencies, self.pairs, back=True) for x in (q, k))
         t, heads, dim = k.shape
         grouped = q.reshape(t, heads, -1, dim).transpose(1, 0, 2, 3).reshape(heads, -1, dim)
         at_start = np.asarray(positions) == 0
         self.first += k[at_start].sum(axis=0)
+        values = np.array(v.astype(mx.float32))[at_start]
+        self.first_value += values.sum(axis=0)
+        self.value_square += (values * values).sum(axis=(0, 2))
         self.sequences += int(at_start.sum())
         k = k[~at_start]                       # attention sinks, often: unlike all others, and alike
         keys = k.transpose(1, 0, 2)
@@ -39,6 +43,14 @@ class HeadStatistics:
         self.square += keys.swapaxes(1, 2) @ keys
         self.query += grouped.swapaxes(1, 2) @ grouped
         self.sample.append(k)
+
+    def values(self):
+        """[H, DV]: what the V of a sequence's first token is, as far as it is alike in all sequences: their mean, shrunk by
+        how much of it may be chance (James and Stein, 1961)."""
+        n, mean = self.sequences, self.first_value / self.sequences
+        square = (mean * mean).sum(axis=1)
+        chance = (self.value_square / n - square) / max(1, n - 1)
+        return mean * np.maximum(0, 1 - chance / np.maximum(square, 1e-30))[:, None]
 
     def finish(self):
         """(mean [H, D], mean of first tokens [H, D], covariance [H, D, D], query second moments [H, D, D], sample
@@ -104,12 +116,12 @@ def collect(engine, windows, context, step=lambda: None):
     """[HeadStatistics] of each layer that stores K, from the prefill of windows of `context` tokens. engine: with
     unquantized pages and room for one window."""
     layers = [layer for layer in engine.runner.layers if layer.pool]
-    stats = [HeadStatistics(layer.pool.spec.kv_heads, layer.pool.spec.dk, *r) for layer, r in zip(layers, rotations(engine))]
+    stats = [HeadStatistics(s.kv_heads, s.dk, s.dv, *r) for s, r in zip([layer.pool.spec for layer in layers], rotations(engine))]
     place = {id(layer): s for layer, s in zip(layers, stats)}
     waiting = []
 
     def note(layer, q, k, v, *rest):
-        waiting.append((place[id(layer)], q, k, layer.batch.host_positions))
+        waiting.append((place[id(layer)], q, k, v, layer.batch.host_positions))
 
     for layer in layers:
         layer.observer = note
@@ -117,8 +129,8 @@ def collect(engine, windows, context, step=lambda: None):
         for window in windows:
             with Feed(engine, [window], context) as feed:
                 feed.prefill()
-            for one, q, k, positions in waiting:
-                one.add(q, k, positions)
+            for one, q, k, v, positions in waiting:
+                one.add(q, k, v, positions)
             waiting.clear()
             step()
     finally:

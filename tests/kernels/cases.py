@@ -39,7 +39,7 @@ class Story:
     def __init__(self, layer, kv="f16", page_size=16, dtype=mx.float32, seed=0, slots=4, pages=200):
         self.layer, self.page_size, self.dtype = layer, page_size, dtype
         self.rng = np.random.default_rng(seed)
-        self.format = made_up(page_format(kv), layer.kv_heads, layer.dk, page_size, pages)
+        self.format = made_up(page_format(kv), layer.kv_heads, layer.dk, layer.dv, page_size, pages)
         self.pool = LayerPool(LayerSpec(layer.kv_heads, layer.dk, layer.dv), self.format, page_size, pages, dtype)
         self.pool.grow(slots)
         self.slots = slots

@@ -23,9 +23,9 @@ ERRORS = {"f32": (0, 0), "f16": (3e-4, 3e-4), "bf16": (2.5e-3, 2.5e-3), "q8": (1
           "a4": (0.13, 0.13), "q4": (0.1, 0.1), "k8v4": (1e-2, 0.1), "mixed": (0.11, 0.1), "q3": (0.2, 0.19), "q2": (0.4, 0.37)}
 
 
-def format_of(name, page=64, d=64, kv_heads=1):
+def format_of(name, page=64, d=64, kv_heads=1, v_dim=None):
     """The page format; with made-up tables, where it needs some."""
-    return made_up(page_format(name), kv_heads, d, page, 8)
+    return made_up(page_format(name), kv_heads, d, v_dim or d, page, 8)
 
 
 def normal(*shape, seed=0):
@@ -48,7 +48,7 @@ def test_round_trip_and_size(name, page, dk, dv):
     if f.unfit(page, dk, dv):
         assert name == "q6" and page * dv // 16 % 32 or name in ("q2", "q3") and (page < 32 or dk > 128 or dk % 16 or dv % 32 or dk % 64)
         return
-    f, at = format_of(name, page, dk, 3), mx.array([0, 5])
+    f, at = format_of(name, page, dk, 3, dv), mx.array([0, 5])
     if f.k.before_rope:
         k = k + f.k.tables.turned(f.k.tables.means(at), at)[..., f.k.tables.back]      # K as the tables take it to be
     records = f.encode(k, v, at)
@@ -169,7 +169,7 @@ def test_any_combination(data):
     if f.unfit(page, 64, 128):
         assert page == 16 and k in ("q2", "q3")
         return
-    f, at = made_up(f, 1, 64, page, 8), mx.array(3)
+    f, at = made_up(f, 1, 64, 128, page, 8), mx.array(3)
     k2, v2 = f.decode(f.encode(normal(1, page, 64), normal(1, page, 128), at), page, 64, 128, at)
     assert k2.shape == (1, page, 64) and v2.shape == (1, page, 128)
 

@@ -80,6 +80,32 @@ def test_a_transform_is_undone_and_weighs_errors():
     assert np.isclose((e * e * variances).sum(), (inverse @ e) @ metric @ (inverse @ e), rtol=1e-2)
 
 
+def test_first_tokens_values_are_kept_as_far_as_they_are_alike():
+    rng = np.random.default_rng(0)
+    one = statistics.HeadStatistics(2, 16, 32, np.zeros(8), np.arange(16).reshape(8, 2))
+    alike, q, k = rng.standard_normal(32), mx.zeros((3, 2, 16)), mx.zeros((3, 2, 16))
+    for _ in range(8):
+        v = rng.standard_normal((3, 2, 32))
+        v[0, 0] = alike + 0.01 * v[0, 0]
+        one.add(q, k, mx.array(v.astype(np.float32)), np.arange(3))
+    assert relative(one.values()[0], alike) < 0.02
+    assert np.linalg.norm(one.values()[1]) < 0.7 * np.linalg.norm(one.first_value[1] / 8)
+
+
+@pytest.mark.parametrize("kv", ["q3", "q2"])
+def test_a_first_token_like_others_is_nearly_exact(calibrated, kv):
+    """In a sequence's first page alone, and in its first place."""
+    layer = engine(kv=kv, calibration=str(calibrated[0])).pool.layers[0]
+    value = layer.format.k.need().first_value
+    k, v = mx.random.normal((2, 1, 32, 64)), mx.random.normal((2, 1, 32, 64))
+    v[:, :, 0] = value + 0.01 * mx.random.normal(value.shape)
+    at = mx.array([0, 4])
+    _, stored = layer.format.decode(layer.format.encode(k, v, at), 32, 64, 64, at)
+    errors = np.array(mx.linalg.norm(stored - v, axis=-1)[:, 0])
+    assert errors[0, 0] < 0.1 and errors[0, 1:].min() > 0.5
+    assert errors[1, 0] > 2 * errors[0, 0] or np.linalg.norm(np.array(value)) < 0.5
+
+
 def test_levels_are_where_the_numbers_are():
     x = np.random.default_rng(0).standard_normal(20000)
     levels = fitting.lloyd(x, 4)
@@ -112,6 +138,10 @@ def test_what_is_refused(calibrated, tmp_path, smollm2_gguf, monkeypatch):
     mx.save_safetensors(str(tmp_path / "other.safetensors"), {"a": mx.zeros((8,))})
     with pytest.raises(ConfigError, match="is no calibration file of this version"):
         calibration.load(tmp_path / "other.safetensors")
+    arrays, metadata = mx.load(str(file), return_metadata=True)
+    mx.save_safetensors(str(tmp_path / "old.safetensors"), arrays, {**metadata, "kind": "mlxr calibration 1"})
+    with pytest.raises(ConfigError, match="is no calibration file of this version; run `mlxr calibrate` again"):
+        engine(kv="q3", calibration=str(tmp_path / "old.safetensors"))
     with pytest.raises(RequestError, match="is too short"):
         calibrate_engine(engine(), passages_text(100), windows=4, context=128, out=tmp_path / "x")
     with pytest.raises(ConfigError, match="a context is a whole number of pages"):

@@ -16,7 +16,8 @@
 #define H_LEVELS (H_WEIGHT + DK)                          // [6][32]: by bits
 #define H_BETWEEN (H_LEVELS + 192)
 #define H_STEP (H_BETWEEN + 192)                          // between the wide levels; then coefficients of a block that have bits
-#define H_SIZE (H_STEP + 16)
+#define H_VALUE (H_STEP + 16)                            // of V: what a sequence's first token has; the same rotated
+#define H_SIZE (H_VALUE + 2 * DV)
 #define K_WIDE 8
 #define K_ROWS 16                                         // of a product of matrices
 #define K_SCRATCH (32 * K_BLOCK + 32 * K_ROWS)            // floats that reading 32 tokens takes, beside K_STAGED

@@ -10,6 +10,16 @@ TABLE16(V_LEVELS, -1.510417f, -0.4527801f, 0.4527801f, 1.510417f, -1.510417f, -0
         -1.510417f, -0.4527801f, 0.4527801f, 1.510417f, -1.510417f, -0.4527801f, 0.4527801f, 1.510417f);
 #define V_CODE(w, j) pick16(V_LEVELS, (w)[0] >> (2 * (j)))
 #endif
+#ifdef K_CALIBRATED
+// A sequence's first token is stored less what first tokens have. Adds f times that to a token of plain V, or of rotated.
+#define V_FIRST
+inline void v_first(thread token& x, dptr<const float> head, vlane lane, int rotated, float f) {
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c)
+        UNROLL for (int j = 0; j < V_PER; ++j)
+            x.v[c][j] += ld(head, spread<32, 0, V_PER>(lane) + (H_VALUE + rotated * DV + 32 * c * V_PER + j),
+                            first(lane, V_UNITS - 32 * c)) * f;
+}
+#endif
 #define AT_VG (AT_V + PAGE * V_UNITS * V_LOADS)
 inline float v_gain(uint byte) {
     return byte == 0u ? 0.0f : byte == 255u ? NAN : exp2((float(byte) - 160.0f) * 0.125f);

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import ConfigError
-from ..encoding import Encoding
+from ..encoding import Encoding, rotate
 
 BLOCKS = 64, 16          # channels of a transform that calibrations hold
 WIDE = 8                 # bits of the leading coefficient
@@ -49,8 +49,8 @@ class Tables:
 
     fitted: arrays of a calibration (NumPy), for this block size: order int [D], the channels place by place, a pair that is
     rotated together side by side; frequencies [D / 2]; mean [H, D], first [H, D] (what a
-    sequence's first token has more), forward and inverse [H, D / block, block, block],
-    variances [H, D], levels [H, 62], span [H]. All but order and frequencies by place.
+    sequence's first token has more), first_value [H, DV] (what its V is), forward and inverse [H, D / block, block, block],
+    variances [H, D], levels [H, 62], span [H]. All but order, frequencies and first_value by place.
     """
 
     def __init__(self, fitted, bits, page, pages):
@@ -67,6 +67,7 @@ class Tables:
         self.back = mx.array(np.argsort(fitted["order"]).astype(np.int32))
         self.mean, self.first, self.forward, self.inverse = (
             mx.array(fitted[n].astype(np.float32)) for n in ("mean", "first", "forward", "inverse"))
+        self.first_value = mx.array(fitted["first_value"].astype(np.float32))
         wide = allocated == WIDE
         weights = np.where(wide | (allocated == 0), 0, fitted["variances"])
         self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
@@ -113,6 +114,8 @@ class Tables:
             for n, bits in enumerate(self.bits[h].reshape(-1, self.block)):
                 used[1 + n] = -(-(int(np.nonzero(bits)[0].max(initial=-1)) + 1) // 8) * 8    # a product takes eight at once
             yield used
+            yield f["first_value"][h]
+            yield np.array(rotate(self.first_value[h]))
         yield np.array(self.turns)                                                           # [pages, 2, D / 2]
 
     def turned(self, x, at, back=False):
@@ -129,6 +132,11 @@ class Tables:
         """[..., H, page, D]: what is taken out of K by place, of such pages."""
         start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
         return self.mean[:, None] + mx.where(start, self.first[:, None], 0.0)
+
+    def first_values(self, at, page):
+        """[..., H, page, DV]: what is taken out of V, of such pages: a sequence's first token alone has something."""
+        start = (at[..., None, None, None] == 0) & (mx.arange(page)[:, None] == 0)
+        return mx.where(start, self.first_value[:, None], 0.0)
 
     def coefficients(self, x, matrices):
         """Each block of x [..., H, page, D] times its matrix [H, D / block, block, block]."""

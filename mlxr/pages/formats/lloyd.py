@@ -2,6 +2,9 @@
 
 As in q4, a head's Hadamard rotation makes its numbers close to normal ones, and the scale leaves the product of a vector with
 its own code as it was. Levels are Lloyd-Max (Max, "Quantizing for minimum distortion", 1960).
+
+A sequence's first token is attended to most, and its V is nearly the same in all sequences: beside a calibrated K, pages
+keep only what it has beyond that (PageFormat.less_first).
 """
 
 from typing import ClassVar
@@ -25,6 +28,7 @@ class Lloyd(Encoding):
     rotated: ClassVar[bool] = True
     shared: ClassVar[tuple] = ("formats/lloyd.h",)
     width: ClassVar[int] = 3
+    less_first: ClassVar[bool] = True
 
     def defines(self, d):
         return super().defines(d) | {"V_LLOYD": self.width}
