@@ -16,7 +16,7 @@ from .home import cache_home, disk_errors
 from .pages.formats.calibrated import BLOCKS, MOST, Tables
 from .weights.identity import identity
 
-KIND = "mlxr calibration 2"
+KIND = "mlxr calibration 3"
 COMMON = "order", "frequencies", "mean", "first", "first_value"                # of a layer, whatever the block; see Tables
 FITTED = "forward", "inverse", "variances", "levels", "span"  # of a layer and a block size
 

@@ -45,7 +45,8 @@ def fit_head(mean, covariance, metric, sample, order, block):
     variances = variances.reshape(dim)
     lead = int(np.argmax(variances))
     ranked = [i for i in np.argsort(-variances) if i != lead][:max(8, dim // 2)]     # those that get most bits
-    unit = c[:, ranked] / np.sqrt((c[:, ranked] ** 2).mean(axis=1, keepdims=True))
+    weights = variances[ranked] / variances[ranked].sum()
+    unit = c[:, ranked] / np.sqrt((c[:, ranked] ** 2 @ weights)[:, None])
     points = unit.reshape(-1)[::max(1, unit.size // POINTS)]
     levels = np.concatenate([lloyd(points, 1 << b) for b in range(1, MOST + 1)])
     return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels,

@@ -9,6 +9,7 @@ from helpers.quality import WIDE, byte_engine, passages_text
 from helpers.tiny import relative
 from mlxr import calibration
 from mlxr.errors import ConfigError, RequestError
+from mlxr.pages.formats.calibrated import Calibrated, Tables
 from mlxr.quality import fitting, statistics
 from mlxr.quality.calibrate import calibrate_engine
 from mlxr.quality.teacher import Feed, window_tokens
@@ -104,6 +105,23 @@ def test_a_first_token_like_others_is_nearly_exact(calibrated, kv):
     errors = np.array(mx.linalg.norm(stored - v, axis=-1)[:, 0])
     assert errors[0, 0] < 0.1 and errors[0, 1:].min() > 0.5
     assert errors[1, 0] > 2 * errors[0, 0] or np.linalg.norm(np.array(value)) < 0.5
+
+
+def test_more_bits_are_no_worse_where_k_has_few_directions():
+    """K of 3 directions in 32, with noise that is louder than in calibration: what is nearly nothing must not set gains."""
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((3, 32)) / 32**0.5
+    keys = [rng.standard_normal((n, 3)) @ basis + noise * rng.standard_normal((n, 32)) for n, noise in ((2048, 1e-5), (64, 1e-3))]
+    half = np.arange(16)
+    fitted = fitting.fit_layer(np.zeros((1, 32)), np.zeros((1, 32)), np.cov(keys[0].T)[None], np.eye(32)[None],
+                               keys[0][:, None], np.zeros(16), np.stack([half, half + 16], 1), [32])
+    fitted = {n.removeprefix("32."): a for n, a in fitted.items()} | {"first_value": np.zeros((1, 32))}
+    x, errors = mx.array(keys[1].astype(np.float32))[None, None], []
+    for bits in (1, 2, 3, 4):
+        k = Calibrated(bits=bits, tables=Tables(fitted, bits, 64, 2))
+        out = k.decode(k.encode(x, mx.array([1])), 64, 32, mx.array([1]))
+        errors.append(relative(np.array(out)[0, 0], keys[1]))
+    assert all(b <= 1.02 * a for a, b in zip(errors, errors[1:])) and errors[-1] < 0.1, errors
 
 
 def test_levels_are_where_the_numbers_are():

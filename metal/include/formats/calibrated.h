@@ -141,16 +141,16 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
             SG_BARRIER;
         }
         vfloat square = 0.0f, bad = 0.0f, above = 0.0f, below = 0.0f;
-        float coded = 0.0f;
+        float weights = 0.0f;
         for (int d = 0; d < DK; ++d) {
             vfloat y = c[lane + 32 * d];
             bad += y * 0.0f;
             if (head[H_WEIGHT + d] > 0.0f) {
-                square += y * y;
-                coded += 1.0f;
+                square += y * y * head[H_WEIGHT + d];
+                weights += head[H_WEIGHT + d];
             }
         }
-        vfloat unit = select(vfloat(0.0f), 1.0f / sqrt(square / coded), square > 0.0f);
+        vfloat unit = select(vfloat(0.0f), 1.0f / sqrt(square / weights), square > 0.0f);
         for (int d = 0; d < DK; ++d) {
             int bits = int(head[H_BITS + d]);
             vfloat y = c[lane + 32 * d];

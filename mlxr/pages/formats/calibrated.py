@@ -71,7 +71,6 @@ class Tables:
         wide = allocated == WIDE
         weights = np.where(wide | (allocated == 0), 0, fitted["variances"])
         self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
-        self.used = mx.array((weights > 0).astype(np.float32))
         self.wide = mx.array(wide)
         self.step = mx.array((2 * fitted["span"] / ((1 << WIDE) - 2)).astype(np.float32))                # [H]
         table, between = np.zeros((heads, dim, 1 << MOST), np.float32), np.full((heads, dim, (1 << MOST) - 1), np.inf, np.float32)
@@ -208,8 +207,8 @@ class Calibrated(Encoding):
     def encode(self, x, at=None):
         t, page = self.need(), x.shape[-2]
         c = t.coefficients(t.turned(x[..., t.order], at, back=True) - t.means(at), t.forward)
-        used, weights = t.used[:, None], t.weights[:, None]
-        rms = mx.sqrt((c * c * used).sum(axis=-1, keepdims=True) / used.sum(axis=-1, keepdims=True))
+        weights = t.weights[:, None]
+        rms = mx.sqrt((c * c * weights).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True))
         unit = c * mx.where(rms > 0, 1 / rms, 0.0)
         codes = (unit[..., None] > t.between[:, None]).sum(axis=-1).astype(mx.int32)
         level = t.look_up(codes)
