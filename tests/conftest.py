@@ -1,6 +1,9 @@
 """Fixtures: the real model, as GGUF and as a dequantized fp32 folder, and real text."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("MLXR_PRECOMPILE", "1")     # hundreds of kernels are compiled: their headers once
 
 import mlxr  # noqa: F401  (before any test imports mlx: it decides which BLAS MLX uses)
 import pytest

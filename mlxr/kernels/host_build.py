@@ -8,11 +8,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import KernelError
 from ..home import cache_home
+from . import source
 
 COMPILERS = (
     "c++",
@@ -89,20 +91,43 @@ def target(text, flags, cxx):
     return cache_folder() / f"{key}.so"
 
 
+def _precompiled(text, flags, cxx):
+    """(flags, text without the dialect at its beginning) that take the dialect from a header compiled once.
+
+    Only where MLXR_PRECOMPILE is set, and for GCC: half of a kernel's compilation is its headers, but 50 MB of disk hold them.
+    """
+    dialect = source.host_dialect()
+    if not os.environ.get("MLXR_PRECOMPILE") or not text.startswith(dialect) or "Free Software" not in _identity(cxx):
+        return [], text
+    header = target(dialect, flags, cxx).with_suffix("") / "lanes.h"
+    ready = header.with_suffix(".h.gch")
+    if not ready.exists():
+        header.parent.mkdir(parents=True, exist_ok=True)
+        scratch = header.with_name(f"{os.getpid()}.{threading.get_ident()}")
+        scratch.write_text(dialect)
+        scratch.replace(header)
+        command = [cxx, *flags, "-fPIC", "-w", "-x", "c++-header", "-o", str(scratch), str(header)]
+        if subprocess.run(command, capture_output=True, timeout=_TIMEOUT).returncode == 0:
+            scratch.replace(ready)           # where this fails, the header itself is included: slower, and the same
+    return ["-include", str(header)], text[len(dialect):]
+
+
 def _compile(text, flags, cxx, path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    source, scratch = path.with_suffix(f".{os.getpid()}.cpp"), path.with_suffix(f".{os.getpid()}.tmp")
-    source.write_text(text)
+    include, text = _precompiled(text, flags, cxx)
+    program, scratch = path.with_suffix(f".{os.getpid()}.cpp"), path.with_suffix(f".{os.getpid()}.tmp")
+    program.write_text(text)
     libraries = [f for f in flags if f.startswith(("-l", "-L", "-Wl"))]
     command = [
         cxx,
+        *include,
         *(f for f in flags if f not in libraries),
         "-fPIC",
         "-shared",
         "-w",
         "-o",
         str(scratch),
-        str(source),
+        str(program),
         *libraries,
     ]
     try:
@@ -112,11 +137,11 @@ def _compile(text, flags, cxx, path):
     if done.returncode:
         log = path.with_suffix(".log")
         log.write_text(" ".join(command) + "\n" + done.stderr)
-        source.replace(path.with_suffix(".cpp"))
+        program.replace(path.with_suffix(".cpp"))
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-200:])
         raise KernelError(f"{cxx} could not compile a kernel: {first.strip()[:200]} (all of it in {log})")
     scratch.replace(path)  # atomic: a second process that compiles the same at the same time ends with the same file
-    source.unlink()
+    program.unlink()
     return path
 
 

@@ -48,6 +48,7 @@ def run(kernel, x, blocks=None):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXR_HOME", str(tmp_path))
+    monkeypatch.delenv("MLXR_PRECOMPILE", raising=False)
     return tmp_path
 
 
@@ -153,6 +154,21 @@ def test_built_once(home, capfd):
     assert [p.suffix for p in (home / "kernels").iterdir()] == [".so"]
     twice("4.0f").load()
     assert len(list((home / "kernels").iterdir())) == 2 and k.ready()
+
+
+@needs_compiler
+def test_headers_compiled_once(home, monkeypatch):
+    """The same kernels, and one header for those of the same flags; where it cannot be compiled, its text does."""
+    monkeypatch.setenv("MLXR_PRECOMPILE", "1")
+    for factor, flags in (("3.0f", ()), ("4.0f", ()), ("5.0f", ("-DOTHER",))):
+        k = Kernel("twice", text=TEXT, inputs=[("x", "float")], outputs=[("y", "float")], ints=["n"], flags=flags,
+                   defines={"SGS": 1, "FACTOR": factor}, on="host")
+        assert k([mx.ones((32,))], [(32,)], (1, 1, 1), (32,))[0].sum().item() == 32 * float(factor[:-1])
+    headers = list((home / "kernels").glob("*/lanes.h"))
+    assert len(headers) == 2 and len(list((home / "kernels").glob("*.so"))) >= 3
+    for h in headers:
+        h.with_suffix(".h.gch").write_bytes(b"damaged")
+    assert twice("6.0f").load().ready()
 
 
 @needs_compiler
