@@ -10,8 +10,9 @@ import pytest
 
 from helpers.command import MLXR, environment, mlxr, refused
 from kernels.matrices import needs_compiler
+from mlxr.kernels import source
 
-KERNELS = {"read_bound", "rms_norm", "q_gemv", "q_gemm", "q_rows", "attend", "prefill", "merge", "seal", "rope"}
+KERNELS = set(source.names())
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,13 +18,7 @@ def test_version():
     assert (result.returncode, result.stdout, result.stderr) == (0, f"mlxr {__version__}\n", "")
 
 
-def test_help_starts_fast_and_brings_nothing_heavy():
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([*MLXR, "--help"], check=True, capture_output=True, env=environment())
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.6                  # 0.3 s on a quiet machine
+def test_help_brings_nothing_heavy():
     for command in ([], ["generate"], ["chat"], ["inspect"]):
         result = subprocess.run([sys.executable, "-X", "importtime", *MLXR[1:], *command, "--help"], check=True,
                                 capture_output=True, text=True, env=environment())
