@@ -11,7 +11,7 @@ from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import give_back, page_bytes, peak_bytes, process_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
+from .memory import HeapWatch, give_back, page_bytes, peak_bytes, process_bytes, resident_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -115,6 +115,9 @@ class Engine:
         self.pace = Pace()
         self.persistence = None
         self.steps = self.computed = self.preemptions = 0
+        # On a GPU, MLX's cache limit bounds this. Half of the scratch is left to the step that comes.
+        tails = tail_bytes([s for s in self.specs if s], config.page_size, config.max_batch, self.dtype)
+        self._heap = None if library.backend() == "metal" else HeapWatch(resident_bytes() + tails + self.scratch_bytes // 2)
 
     def sibling(self, **changes):
         """Another engine of the same model and weights, with fields of its EngineConfig changed. For validation."""
@@ -204,6 +207,8 @@ class Engine:
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
         chunks += self._read(*before) if before else []
+        if self._heap:
+            self._heap.look(self.steps)
         while self.persistence and not self.busy and self.persistence.save():
             pass
         return chunks
