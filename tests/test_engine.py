@@ -141,6 +141,7 @@ def test_memory_is_as_predicted_and_does_not_grow(model):
     info = engine.info()
     assert info["pool_bytes"] == (info["pages"] + 1) * info["page_bytes"] and info["page_bytes"] == PAGE_BYTES
     assert info["pool_bytes"] <= 1 << 20 < info["pool_bytes"] + info["page_bytes"]
+    engine.pool.reserve(16)                    # tails: how many sequences run at once depends on measured times
     for p in prompts([100] * 12):
         engine.add(p, SamplingParams(max_tokens=20))
     run(engine, [])
