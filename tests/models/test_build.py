@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from safetensors.numpy import save_file
 
 from mlxr.errors import ConfigError, UnsupportedModel, WeightsError
-from mlxr.kernels import library
+from mlxr.kernels import library, q_gemm_int8
 from mlxr.models import build
 from mlxr.models.build import choose_dtype, load_model
 from mlxr.models.linear import QuantEmbedding, QuantLinear
@@ -69,7 +69,9 @@ def nbytes(model):
 
 # -- the real model --------------------------------------------------------------------------------------------------
 
-def test_the_real_gguf_equals_its_dequantized_folder(smollm2_gguf, smollm2_fp32, backend):
+@pytest.mark.parametrize("products", [False, True])
+def test_the_real_gguf_equals_its_dequantized_folder(smollm2_gguf, smollm2_fp32, backend, products, monkeypatch):
+    monkeypatch.setattr(q_gemm_int8, "_has_products", lambda: products)
     ids = mx.array([[1, 9690, 198, 2683, 359, 253, 5356, 5646]])
     checkpoint = open_checkpoint(smollm2_gguf)
     packed, host = load_model(checkpoint), backend == "host"
@@ -82,7 +84,8 @@ def test_the_real_gguf_equals_its_dequantized_folder(smollm2_gguf, smollm2_fp32,
     for part in (ids, ids[:, :2], ids[:, :1]):  # many rows and few rows take different ways
         assert close(logits(packed, part), logits(plain, part))
     calls = {name: n for (name, _), n in (library.used - before).items()}  # 30 blocks of 7 matrices, and the output
-    assert calls == ({"q_gemv": 2 * 211, "q_gemm": 211, "q_rows": 3} if host else {})
+    few = {"q_gemv": 211, "q_gemm_int8": 2 * 211, "int8_split": 2 * 211} if products else {"q_gemv": 2 * 211, "q_gemm": 211}
+    assert calls == ({**few, "q_rows": 3} if host else {})
     assert close(logits(load_model(open_checkpoint(smollm2_fp32)), ids), logits(plain, ids), 0)
     prompt = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
     top = logits(packed, mx.array([prompt]))[0, -1].argsort()[-3:]
