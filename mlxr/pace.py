@@ -44,6 +44,21 @@ class Pace:
             self._beside = min(MOST, max(LEAST, self._beside * min(1.2, max(0.5, change))))
 
 
+class Unpaced:
+    """In place of the engine's Pace: prompts take the whole token budget, so that all sequences begin as soon as can be."""
+
+    decode = None
+
+    def __init__(self, beside):
+        self.beside = beside
+
+    def forget(self):
+        """Nothing was learned."""
+
+    def note(self, now, plan, following):
+        """Nothing is learned."""
+
+
 def _prompts(plan):
     """Tokens of a plan that are not decoded ones."""
     return sum(w.count for w in plan.works if w.count > 1)

@@ -6,24 +6,10 @@ from ..config import EngineConfig
 from ..engine import load_engine
 from ..errors import ConfigError, KernelError
 from ..kernels import host_call, library
+from ..pace import Unpaced
 from ..sequence import SamplingParams
 from .children import serve
 from .prompts import prompts
-
-
-class Unpaced:
-    """In place of the engine's Pace: prompts take the whole token budget, so that all sequences begin as soon as can be."""
-
-    decode = None
-
-    def __init__(self, beside):
-        self.beside = beside
-
-    def forget(self):
-        """Nothing was learned."""
-
-    def note(self, now, plan, following):
-        """Nothing is learned."""
 
 
 class OwnEngine:

@@ -12,6 +12,7 @@ from ..config import EngineConfig
 from ..engine import load_engine
 from ..errors import ConfigError, MlxrError, UnsupportedModel
 from ..kernels import library
+from ..pace import Unpaced
 from ..pages.format import effective_bits
 from . import checks, formats, recall, stock
 from .metrics import Reference, figures, perplexity
@@ -133,9 +134,11 @@ class Validation:
         return self._engines[kv, role]
 
     def engine_of(self, pages, **config):
-        """A new engine with that many pages."""
+        """A new engine with that many pages, whose schedule does not depend on measured times."""
         one = self.base.sibling(**config, pool_bytes=None, pool_tokens=1).info()["page_bytes"]
-        return self.base.sibling(**config, pool_tokens=None, pool_bytes=(pages + 1) * one)
+        engine = self.base.sibling(**config, pool_tokens=None, pool_bytes=(pages + 1) * one)
+        engine.pace = Unpaced(engine.config.token_budget)
+        return engine
 
     # ------------------------------------------------------------------ one group of windows
 

@@ -71,7 +71,7 @@ def test_what_a_gguf_file_says_of_itself(facts, smollm2_gguf):
 
 
 def test_what_computes_each_tensor(tmp_path):
-    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q4_K", embedding="F16")
+    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q5_0", embedding="F16")
     runs = {t["stored_name"]: t["runs"] for t in said(tmp_path / "m.gguf")["tensors"]}
     assert runs["blk.0.ffn_up_exps.weight"] == ("blocks" if on_kernels() else "experts")
     assert runs["output_norm.weight"] == "floats"

@@ -169,7 +169,7 @@ def test_mlxs_experts_are_those_of_the_file(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.skipif(not build.on_kernels(), reason="kernels are not compiled here")
-@pytest.mark.parametrize("kind", ["Q6_K", "F16"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q6_K", "F16"])
 @pytest.mark.parametrize("tokens", [1, 5, 40])
 def test_experts_on_their_blocks(kind, tokens):
     """Against MLX's own layer on decoded weights; 40 tokens are sorted by expert, and some experts get none."""
@@ -199,7 +199,7 @@ def test_a_mixture_takes_its_files_memory(tmp_path):
 
 def test_generating_with_experts_on_their_blocks(tmp_path):
     """Step by step, as whole prompts do."""
-    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q6_K")
+    random_gguf.write(tmp_path / "m.gguf", "qwen3moe", "Q5_0")
     model = load_model(open_checkpoint(tmp_path / "m.gguf"))
     with LLM(str(tmp_path / "m.gguf"), kv="f32", context=128) as llm:
         output = llm.generate([TOKENS[:20]], SamplingParams(max_tokens=8, temperature=0, ignore_eos=True))[0]
