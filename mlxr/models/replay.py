@@ -1,5 +1,6 @@
 """Steps of a model of fused blocks: the graph of a kind of step is built once, recorded, and replayed as one operation."""
 
+import weakref
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
@@ -34,12 +35,17 @@ class Stack:
         self.rotations = list({b.rotation.key: b.rotation for b in blocks}.values())
         self.recordings, self.replays, self.off, self.why = OrderedDict(), 0, False, None     # a recording, or None
         self._attentions, self._layers = {}, []
+        self._pool = None            # of the engine whose steps these are
         self._step = None            # a _Pass, _DONE, or None: of the step whose graph is being built
 
     def enter(self, block, x, layer):
         """What a block gives where the step is replayed: the logits. Else None."""
         if block is self.first:
             self._step = None
+            if self._pool is None or self._pool() is not layer.pool:     # another engine of this model
+                self._pool = weakref.ref(layer.pool)
+                self.recordings.clear()
+                self._attentions, self._layers = {}, []
             logits = self._begin(x, layer)
             if logits is not None:
                 self._step = _DONE
@@ -50,8 +56,11 @@ class Stack:
         return x if self._step is _DONE else None
 
     def replayed(self):
-        """Whether the step's logits are there already. Asked by the head."""
-        return self._step is _DONE
+        """Whether the step's logits are there already. Asked by the head, once a step: what comes next is another one."""
+        done = self._step is _DONE
+        if done:
+            self._step = None
+        return done
 
     def leave(self, logits):
         """Note the head's output, where this step is being recorded."""

@@ -62,6 +62,23 @@ def test_batches_of_many_rows():
         assert np.array_equal(one, other)
 
 
+def test_engines_of_one_model_do_not_meet():
+    """Each step by turns, with other pages and other numbers of them: what one recorded is not replayed on the other's."""
+    requests, engine = prompts([3, 20]), engine_of()
+    alone = logits_of(engine, requests, 30)
+    replays = stack_of(engine).replays
+    assert replays > 0
+    one, other = engine.sibling(max_batch=2), engine.sibling(kv="f32", max_batch=4)
+    assert one.vocabulary == other.vocabulary == engine.vocabulary
+    added = [(e, e.add(p, SamplingParams(max_tokens=30, ignore_eos=True))) for p in requests for e in (one, other)]
+    while one.busy or other.busy:
+        one.step()
+        other.step()
+    for e, request in added:
+        assert request.sequence.tokens[request.sequence.num_prompt:] == alone[0][requests.index(request.sequence.tokens[:request.sequence.num_prompt])]
+    assert logits_of(one, requests, 30)[0] == alone[0] and stack_of(one).replays > replays
+
+
 def test_pages_are_sealed_in_place():
     engine = engine_of()
     address = lambda: [np.array(p.pool.records, copy=False).__array_interface__["data"][0] for p in engine.runner.layers]
