@@ -74,7 +74,7 @@ def test_engines_of_one_model_do_not_meet():
     while one.busy or other.busy:
         one.step()
         other.step()
-    for e, request in added:
+    for _e, request in added:
         assert request.sequence.tokens[request.sequence.num_prompt:] == alone[0][requests.index(request.sequence.tokens[:request.sequence.num_prompt])]
     assert logits_of(one, requests, 30)[0] == alone[0] and stack_of(one).replays > replays
 
