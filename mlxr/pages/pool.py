@@ -53,14 +53,17 @@ class LayerPool:
     def seal(self, batch, k, v):
         """Seal the pages that a batch's new k and v complete."""
         if batch.seal_pages is not None:
-            # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
-            self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.seal_rows, self.k_tail,
-                                self.v_tail, k, v, batch.seal_numbers)
+            self._seal(batch, batch.seal_rows, self.k_tail, self.v_tail, k, v)
 
     def seal_tails(self, batch, after):
         """Seal the pages that a batch completes from the tails alone, once `after` is computed: what wrote them there."""
         k, v = mx.depends([self.k_tail, self.v_tail], [after])
-        self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, batch.full_tails, k, v, k, v)
+        self._seal(batch, batch.full_tails, k, v, k, v)
+
+    def _seal(self, batch, rows, k_tail, v_tail, k, v):
+        # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
+        self.records = seal(self.records, self.format, self.page_size, batch.seal_pages, rows, k_tail, v_tail, k, v,
+                            batch.seal_numbers)
 
     def keep(self, batch, k, v, after):
         """Put what is left of a batch's k and v into the tails. after: the array whose computation reads the old tails."""

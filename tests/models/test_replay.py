@@ -8,6 +8,7 @@ from kernels.matrices import needs_compiler
 from test_fusion import BASE, on_kernels
 
 from mlxr.kernels.recording import read
+from mlxr.calibration import made_up
 from mlxr.sequence import SamplingParams
 
 pytestmark = needs_compiler
@@ -77,6 +78,21 @@ def test_engines_of_one_model_do_not_meet():
     for _e, request in added:
         assert request.sequence.tokens[request.sequence.num_prompt:] == alone[0][requests.index(request.sequence.tokens[:request.sequence.num_prompt])]
     assert logits_of(one, requests, 30)[0] == alone[0] and stack_of(one).replays > replays
+
+
+def test_pages_whose_keys_are_turned_back_are_sealed_after_a_replay(monkeypatch):
+    """q3 stores K before RoPE: a seal must know which page of its sequence each is."""
+    monkeypatch.setattr("mlxr.engine.calibration.fitted", lambda formats, specs, *_: [
+        made_up(f, s.kv_heads, s.dk, s.dv, 32, 40) for f, s in zip(formats, specs)])
+    results = []
+    for off in (False, True):
+        engine = engine_of(kv="k:q3:bits=3,v:f32", page_size=32)
+        stack_of(engine).off = off
+        results.append(logits_of(engine, prompts([3, 40]), 90))
+        assert (stack_of(engine).replays > 60) != off
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1]):
+        assert np.array_equal(one, other)
 
 
 def test_pages_are_sealed_in_place():
