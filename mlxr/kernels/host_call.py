@@ -69,6 +69,11 @@ def _launcher_address():
     return ctypes.cast(launcher(), ctypes.c_void_p).value
 
 
+def as_float(a):
+    """fp32, without an operation where it is that: graphs of kernels alone can be recorded."""
+    return a if a.dtype == mx.float32 else a.astype(mx.float32)
+
+
 def _memory(array):
     """A NumPy view (bf16 as uint16) of an evaluated array's memory, or a copy where it is not contiguous."""
     if array.dtype == mx.bfloat16:

@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from ..errors import KernelError
 from . import library, low_rank, rms_norm
+from .host_call import as_float
 from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
@@ -69,7 +70,7 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     if low is not None:
         given += low.inputs(_padded(t, rows))
     if bias is not None:
-        given.append(_float(bias))
+        given.append(as_float(bias))
     if residual is not None:
         given.append(_padded(residual, rows))
     y = k(given, [(rows, n)], grid, (rows, n, width))[0]
@@ -77,11 +78,6 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     return y if y.dtype == x.dtype else y.astype(x.dtype)
 
 
-def _float(a):
-    """fp32, without an operation where it is that: graphs of kernels alone can be recorded."""
-    return a if a.dtype == mx.float32 else a.astype(mx.float32)
-
-
 def _padded(a, rows):
-    a = _float(a)
+    a = as_float(a)
     return a if a.shape[0] == rows else mx.pad(a, [(0, rows - a.shape[0]), (0, 0)])

@@ -2,10 +2,10 @@
 
 import functools
 
-import mlx.core as mx
 
 from ..errors import KernelError
 from . import host_build, int8_split, library
+from .host_call import as_float
 from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
@@ -62,7 +62,7 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     k = kernel(kind, swiglu=swiglu, bias=bias is not None, residual=residual is not None)
     if not k.ready():
         return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
-    extra = [a if a.dtype == mx.float32 else a.astype(mx.float32) for a in (bias, residual) if a is not None]
+    extra = [as_float(a) for a in (bias, residual) if a is not None]
     given = [*kind.inputs(weights), *int8_split.apply(x, norm, eps), *extra]
     y = k(given, [(m, n)], launch(k, m, n), (m, n, width))[0]
     return y if y.dtype == x.dtype else y.astype(x.dtype)
