@@ -20,22 +20,31 @@ inline void turn(dptr<const XTYPE> x, dptr<XTYPE> y, dptr<const float> table, dp
     }
     scale = rsqrt(simd_sum(squares) / float(D) + NORM_EPS);
 #endif
+#if INTERLEAVED
+    for (int c = 0; c < DIMS; c += 32) {                  // a lane's partner is its neighbour: all reads and writes in order
+        int left = DIMS - c;
+        vfloat a = vfloat(ld(x, lane + c, first(lane, left))) * scale;
+#ifdef NORM_EPS
+        a = a * ld(gain, lane + c, first(lane, left));
+#endif
+        vfloat cosine = ld(table + c / 2, spread<2, 1, 0>(lane), first(lane, left));
+        vfloat sine = ld(table + (PAIRS + c / 2), spread<2, 1, 0>(lane), first(lane, left));
+        vfloat other = simd_shuffle_xor(a, 1) * sine;
+        st(y, lane + c, a * cosine + select(-other, other, (vint(lane) & 1) != 0), first(lane, left));
+    }
+#else
     for (int c = 0; c < PAIRS; c += 32) {
         int left = PAIRS - c;
-#if INTERLEAVED
-        vint i = (vint(lane) + c) * 2, j = i + 1;
-#else
-        vint i = vint(lane) + c, j = i + PAIRS;
-#endif
-        vfloat a = vfloat(ld(x, i, first(lane, left))) * scale, b = vfloat(ld(x, j, first(lane, left))) * scale;
+        vfloat a = vfloat(ld(x, lane + c, first(lane, left))) * scale, b = vfloat(ld(x, lane + (PAIRS + c), first(lane, left))) * scale;
 #ifdef NORM_EPS
-        a = a * ld(gain, i, first(lane, left));
-        b = b * ld(gain, j, first(lane, left));
+        a = a * ld(gain, lane + c, first(lane, left));
+        b = b * ld(gain, lane + (PAIRS + c), first(lane, left));
 #endif
         vfloat cosine = ld(table, lane + c, first(lane, left)), sine = ld(table, lane + (PAIRS + c), first(lane, left));
-        st(y, i, a * cosine - b * sine, first(lane, left));
-        st(y, j, a * sine + b * cosine, first(lane, left));
+        st(y, lane + c, a * cosine - b * sine, first(lane, left));
+        st(y, lane + (PAIRS + c), a * sine + b * cosine, first(lane, left));
     }
+#endif
     for (int c = DIMS; c < D; c += 32) {                  // channels that are not rotated
         vfloat a = vfloat(ld(x, lane + c, first(lane, D - c))) * scale;
 #ifdef NORM_EPS

@@ -89,16 +89,17 @@ def test_gate(interleaved, norms):
 
 
 FAULTS = {
-    "a mask dropped at the store": ("st(y, j, a * sine + b * cosine, first(lane, left));", "st(y, j, a * sine + b * cosine);"),
+    "a mask dropped at the store": ("a * sine + b * cosine, first(lane, left))", "a * sine + b * cosine)"),
     "the wrong sign": ("a * cosine - b * sine", "a * cosine + b * sine"),
-    "an index off by one": ("j = i + PAIRS", "j = i + PAIRS + 1"),
+    "the wrong sign, interleaved": ("select(-other, other,", "select(other, -other,"),
+    "an index off by one": ("st(y, lane + (PAIRS + c)", "st(y, lane + (PAIRS + c + 1)"),
 }
 
 
 @needs_simulator
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault):
-    run, want = gate()
+    run, want = gate("interleaved" in fault)
     assert not run.run().report.errors and max(map(relative, run.outputs, want)) < 1e-5
     run.run(cut=FAULTS[fault])
     assert run.report.errors or max(map(relative, run.outputs, want)) > 1e-3
