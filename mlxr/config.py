@@ -22,6 +22,7 @@ class EngineConfig:
                    options as in `mixed:ratio=0.5,low=4`, and `skip=0:2,-2:` for layers in f16 (see pages/spec.py).
     calibration:   a file of `mlxr calibrate`, for formats that need one; None: looked for beside the model and in the cache.
     context:       tokens in one sequence at most; None: the model's own limit.
+    past_limit:    whether `context` may pass that limit, for measurements of speed: what a model writes there is worth little.
     pool_tokens:   where pool_bytes is None, make the pools no larger than this many tokens need.
     memory_bytes, memory_share: a budget for weights, pool, tails and scratch together, in bytes or as a share of the
                    machine; what the others leave is the pool's. Not with pool_bytes.
@@ -40,6 +41,7 @@ class EngineConfig:
     kv: str = "f16"
     calibration: str | None = None
     context: int | None = None
+    past_limit: bool = False
     pool_tokens: int | None = None
     prefix_cache: bool = True
     memory_bytes: int | None = None

@@ -98,7 +98,7 @@ class Engine:
             shape = seam.probe(model)
         self.specs, self.vocabulary, self.dtype, self.recurrent = shape.specs, shape.vocabulary, shape.dtype, shape.recurrent
         self.weights_bytes = _nbytes(model)
-        self.context = context_limit(model_config, config.context)
+        self.context = context_limit(model_config, config.context, config.past_limit)
         formats = self.kv.layers(sum(1 for s in self.specs if s))
         if any(f.k.before_rope for f in formats):
             formats = calibration.fitted(formats, [s for s in self.specs if s], name, model_config, config, self.context)
@@ -342,10 +342,10 @@ def _nbytes(model):
     return sum(a.nbytes for a in {id(a): a for a in _arrays(model.parameters())}.values())
 
 
-def context_limit(model_config, wanted):
-    """Tokens in one sequence at most: what the user wants, within what the model was made for."""
+def context_limit(model_config, wanted, past=False):
+    """Tokens in one sequence at most: what the user wants, within what the model was made for (`past`: or past that)."""
     text = {**model_config, **model_config.get("text_config", {})}
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx",
              "max_seq_length", "model_max_length")
     most = next((int(text[n]) for n in names if isinstance(text.get(n), (int, float)) and text[n] > 0), 1 << 20)
-    return min(wanted or most, most)
+    return wanted if wanted and past else min(wanted or most, most)

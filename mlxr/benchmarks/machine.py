@@ -6,8 +6,10 @@ import platform
 from pathlib import Path
 
 from .._version import __version__
+from ..errors import ConfigError
 from ..kernels.tuning import chip
 
+SPARE = 0.9     # of the available memory: what takes more is not tried
 PACKAGES = {"mlx": "mlx", "mlx_lm": "mlx-lm", "llama_cpp_python": "llama-cpp-python", "numpy": "numpy"}
 
 
@@ -38,3 +40,9 @@ def memory_available():
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def check_cache(nbytes):
+    """Raises ConfigError where a contestant's KV cache of that size would not fit into what is available."""
+    if nbytes > SPARE * memory_available():
+        raise ConfigError(f"its cache takes {nbytes / 2**30:.1f} GiB, and {memory_available() / 2**30:.1f} GiB are available")

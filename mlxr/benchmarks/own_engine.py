@@ -1,61 +1,120 @@
-"""The contestant mlxr: its engine, stepped as the API steps it."""
+"""The contestant mlxr: its engine, stepped as the API steps it. One set of weights; an engine of its own for each cell."""
 
 import time
 
 from ..config import EngineConfig
-from ..engine import load_engine
+from ..engine import context_limit, load_engine
 from ..errors import ConfigError, KernelError
 from ..kernels import host_call, library
-from ..pace import Unpaced
+from ..memory import give_back, page_bytes, reset_peak, scratch_bytes, tail_bytes
+from ..pace import Pace, Unpaced
+from ..pages.spec import parse_kv
 from ..sequence import SamplingParams
 from .children import serve
-from .prompts import prompts
+from .copies import copy_prefix
+from .machine import SPARE, memory_available
+from .prompts import CONTEXT, prompts
+from .serving_load import AT_ONCE, ServingLoad
 
 
 class OwnEngine:
-    """An engine with room for `batch` sequences of `pp` prompt tokens, or of `depth` and `tg` more.
+    """config: fields of EngineConfig, of which page format and pool are each cell's own. Raises what load_engine does."""
 
-    config: fields of EngineConfig. Raises ConfigError when the model's context is too short, and what load_engine does.
-    """
-
-    def __init__(self, model, config, pp, tg, depth, batch):
-        self.pp, self.tg, self.depth, self.batch = pp, tg, max(1, depth), batch
-        # While the last sequences' prompts are read, the first ones already generate.
-        steps = batch * (-(-self.depth // config.get("token_budget", 512)) + 1)
-        self.most = tg + steps + 4
-        tokens = max(pp + 2, self.depth + self.most)
-        config = EngineConfig(**{**config, "prefix_cache": False, "max_batch": max(batch, config.get("max_batch", 0)),
-                                 "pool_tokens": batch * (tokens + 2 * config.get("page_size", 64))})
-        self.engine = load_engine(model, config)
-        self.engine.pace = Unpaced(config.token_budget)
-        if tokens > self.engine.context:
-            raise ConfigError(f"the context is {self.engine.context} tokens, and this needs {tokens}: lower --depth, --tg or --pp")
+    def __init__(self, model, config):
+        self.config = {"token_budget": 512, "page_size": 64, "max_batch": 32, **config}
+        self.loaded = load_engine(model, EngineConfig(**{**self.config, "kv": "f16", "pool_tokens": 1}))
+        self.engine, self.fill_seconds = None, None
 
     def info(self):
-        return {**self.engine.info(), "backend": library.backend(), "threads": host_call.threads(),
-                "vocabulary": self.engine.vocabulary}
+        """What all cells share. kv_elements: of one token's K and V, from which a peer's need of memory follows."""
+        engine = self.loaded
+        return {**engine.info(), "backend": library.backend(), "threads": host_call.threads(), "vocabulary": engine.vocabulary,
+                "kv_elements": sum(s.kv_heads * (s.dk + s.dv) for s in engine.specs if s)}
+
+    def size(self, kv, pp, tg, depth, batch):
+        """An engine for a cell: room for `batch` sequences of `depth` tokens, with pp or tg more. Returns its info.
+
+        note: what the reader has to know. Raises ConfigError where the cell cannot be measured: no memory, no such context.
+        """
+        self.engine = None                            # first: two pools at once would be counted
+        self.pp, self.tg, self.depth, self.batch = pp, tg, depth, batch
+        steps = batch * (-(-self._uncached // self.config["token_budget"]) + 1)
+        self.most = tg + steps + 4               # while the last sequences' prompts are read, the first ones generate
+        tokens = max(1, depth) + max(pp + 2, self.most)
+        # Behind a context that is kept, twice: what the turn before left is given up first, the context never.
+        room = tokens + (max(pp, self.most) if depth else 0) + 2 * self.config["page_size"]
+        note = self._check(kv, tokens, batch * room)
+        self._engine(kv, batch, tokens, batch * room)
+        self.fill_seconds = None
+        return {**self.engine.info(), "note": note, "past_context": bool(note)}
+
+    @property
+    def _uncached(self):
+        """Tokens of a context that are read again in each turn: of its last page, where the rest is found."""
+        return min(max(1, self.depth), self.config["page_size"]) if self.loaded.scheduler.cache else max(1, self.depth)
+
+    def _check(self, kv, tokens, pool_tokens):
+        """A note for the reader, or "". Raises ConfigError for what cannot be."""
+        engine, note = self.loaded, ""
+        limit = context_limit(engine.model_config, self.config.get("context"))
+        if tokens > limit:
+            if any(name.endswith("wpe") for name, _ in engine.model.named_modules()):
+                raise ConfigError(f"the context is {limit} tokens, for which this model has a table of positions, and this needs {tokens}: lower "
+                                  "--depth, --tg or --pp")
+            note = f"past this model's context of {limit} tokens; the speed is measured all the same, what a model writes there is worth little"
+        heads = [s for s in engine.specs if s]
+        need = (page_bytes(heads, parse_kv(kv).layers(len(heads)), self.config["page_size"]) * (pool_tokens // self.config["page_size"] + 2)
+                + tail_bytes(heads, self.config["page_size"], self.batch, engine.dtype)
+                + scratch_bytes(engine.model_config, engine.vocabulary, self.config["token_budget"], self.batch))
+        if need > SPARE * memory_available():
+            raise ConfigError(f"{kv}, batch {self.batch}, depth {self.depth}: its pages, tails and scratch take {need / 2**30:.1f} GiB, and "
+                              f"{memory_available() / 2**30:.1f} GiB are available; lower --depth or --batch")
+        return note
+
+    def _engine(self, kv, batch, tokens, pool_tokens):
+        give_back()
+        reset_peak()
+        engine, size = self.loaded, self.config["page_size"]
+        heads = [s for s in engine.specs if s]
+        one = page_bytes(heads, parse_kv(kv).layers(len(heads)), size)
+        pool = {"pool_bytes": one * (-(-pool_tokens // size) + 1)} if one else {}
+        self.engine = engine.sibling(kv=kv, max_batch=max(batch, self.config["max_batch"]), context=tokens, past_limit=True, pool_tokens=None, **pool)
+        self.engine.pace = Unpaced(self.config["token_budget"])
+        library.warm(self.engine.kernels)
+
+    def warm(self):
+        """What compiles and what is slow at first is not measured. Reads the context, where there is one."""
+        self._run(prompts(-1, self.batch, self.pp, self.engine.vocabulary), 1)
+        contexts = self.contexts = prompts(CONTEXT, self.batch, max(1, self.depth), self.engine.vocabulary)
+        if self.depth and self.engine.scheduler.cache:
+            start = time.perf_counter()
+            self._run(contexts[:1], 1)
+            self.fill_seconds = time.perf_counter() - start
+            for other in contexts[1:]:
+                copy_prefix(self.engine, contexts[0], other)
+        self._end(self._begin(contexts, 8))
 
     def prefill(self, seed):
-        """Seconds from adding prompts of pp tokens to the last one's first token; first: to the first one's."""
-        params = SamplingParams(max_tokens=1, ignore_eos=True)
+        """Seconds from adding prompts of pp tokens, after the context, to the last one's first token; first: to the first one's.
+
+        None where the context cannot be kept, so that it would be read again.
+        """
+        engine = self.engine
+        if self.depth and not engine.scheduler.cache:
+            return None
+        new = prompts(seed, self.batch, self.pp, engine.vocabulary)
         start = time.perf_counter()
-        requests = [self.engine.add(p, params) for p in prompts(seed, self.batch, self.pp, self.engine.vocabulary)]
-        while not all(r.sequence.finished for r in requests):
-            self.engine.step()
+        requests = self._run([a + b for a, b in zip(self.contexts, new)] if self.depth else new, 1)
         seconds = time.perf_counter() - start
-        first = min(r.first - r.added for r in requests)
-        self._end(requests)
-        return {"tokens": self.batch * self.pp, "seconds": seconds, "first": first}
+        return {"tokens": sum(r.sequence.num_prompt - (r.sequence.cached or 0) for r in requests), "seconds": seconds,
+                "first": min(r.first - r.added for r in requests)}
 
     def decode(self, seed):
-        """Seconds of tg tokens in each sequence, from when all of them have begun."""
-        engine, params = self.engine, SamplingParams(max_tokens=self.most, ignore_eos=True)
-        requests = [engine.add(p, params) for p in prompts(seed, self.batch, self.depth, engine.vocabulary)]
-        while not all(r.first for r in requests):
-            engine.step()
+        """Seconds of tg tokens in each sequence, from when all of them have begun. The context is the same in every turn."""
+        requests = self._begin(self.contexts, self.most)
         start, tokens = time.perf_counter(), 0
-        while tokens < self.tg * self.batch and engine.busy:
-            tokens += sum(len(chunk.token_ids) for _, chunk in engine.step())
+        while tokens < self.tg * self.batch and self.engine.busy:
+            tokens += sum(len(chunk.token_ids) for _, chunk in self.engine.step())
         seconds = time.perf_counter() - start
         self._end(requests)
         if tokens < self.tg * self.batch:
@@ -63,12 +122,38 @@ class OwnEngine:
         return {"tokens": tokens, "seconds": seconds}
 
     def used(self):
-        """Backends of the kernels that ran, by name, and peak memory."""
+        """Backends of the kernels that ran, by name; peak memory of this cell; seconds that one sequence's context took, once."""
         kernels = {}
         for (name, backend), calls in sorted(library.used.items()):
             if calls:
                 kernels.setdefault(name, []).append(backend)
-        return {"kernels": {n: "+".join(b) for n, b in kernels.items()}, "peak_bytes": self.engine.stats()["peak_bytes"]}
+        return {"kernels": {n: "+".join(b) for n, b in kernels.items()}, "peak_bytes": self.engine.stats()["peak_bytes"],
+                "fill_seconds": self.fill_seconds, "preemptions": self.engine.preemptions}
+
+    def extras(self, kv, pp, tg, reps):
+        """Prefix hits and a small serving load: {"prefix": ..., "serving": ...}, as ServingLoad gives them."""
+        self.engine, self.batch, self.depth = None, AT_ONCE, 0
+        tokens = pp + tg + 2
+        room = (AT_ONCE + 2) * (tokens + 2 * self.config["page_size"])
+        self._check(kv, tokens, room)
+        self._engine(kv, AT_ONCE, tokens, room)
+        self.engine.pace = Pace()                     # here users wait for both
+        load = ServingLoad(self.engine, pp, tg)
+        load.serving(-1)                              # a warm-up
+        return {"prefix": load.prefix(reps), "serving": load.serving(0)}
+
+    def _begin(self, tokens, most):
+        """Requests of these prompts, all of which have their first token."""
+        params = SamplingParams(max_tokens=most, ignore_eos=True)
+        requests = [self.engine.add(p, params) for p in tokens]
+        while not all(r.first for r in requests):
+            self.engine.step()
+        return requests
+
+    def _run(self, tokens, most):
+        requests = self._begin(tokens, most)
+        self._end(requests)
+        return requests
 
     def _end(self, requests):
         for request in requests:

@@ -7,19 +7,19 @@ import numpy as np
 
 from ..errors import KernelError
 from .children import serve
-from .prompts import prompts
+from .machine import check_cache
+from .prompts import CONTEXT, prompts
 
 BATCH = 512      # tokens computed at once, as in mlxr's default
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp. Flash attention is tried on and off, for prompts and for generation, and the faster kept."""
+    """A GGUF file in llama.cpp. Flash attention is tried on and off in each cell, for prompts and for generation, and the faster kept."""
 
-    def __init__(self, model, pp, tg, depth, batch, threads, vocabulary):
+    def __init__(self, model, threads, vocabulary):
         import llama_cpp as api
 
-        self.api, self.pp, self.tg, self.depth, self.batch, self.threads = api, pp, tg, max(1, depth), batch, threads
-        self.vocabulary = vocabulary
+        self.api, self.threads, self.vocabulary = api, threads, vocabulary
         self._silence = api.llama_log_callback(lambda *_: None)
         api.llama_log_set(self._silence, None)
         api.llama_backend_init()
@@ -29,13 +29,32 @@ class LlamaCpp:
         if not self.model:
             raise KernelError("it cannot load this file")
         self.words = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self.model))
-        self.tokens = api.llama_batch_init(max(BATCH, batch), 0, 1)
-        self.flash, self._filled = {}, {}
-        self.reading = self._fastest("prefill", pp, self._read)
-        self.writing = self._fastest("decode", self.depth + tg + 1, self._write)
+        self.contexts, self.tokens = {}, None
 
     def info(self):
-        return {"threads": self.threads, "flash_attention": self.flash, "n_batch": BATCH, "cache": "f16"}
+        return {"threads": self.threads, "flash_attention": "the faster of on and off", "n_batch": BATCH, "cache": "f16"}
+
+    def size(self, pp, tg, depth, batch, kv_elements):
+        """Contexts for the next measurements, with flash attention and without. Raises ConfigError where they do not fit."""
+        self._free(self.contexts)
+        self.pp, self.tg, self.depth, self.batch = pp, tg, depth, batch
+        room = -(-(max(1, depth) + max(pp, tg) + 1) // 256) * 256 * batch
+        check_cache(2 * 2 * kv_elements * room)
+        if self.tokens:
+            self.api.llama_batch_free(self.tokens)
+        self.tokens = self.api.llama_batch_init(max(BATCH, batch), 0, 1)
+        self.contexts = {on: self._context(room, on) for on in (False, True)}
+
+    def warm(self):
+        """Read the context into both, and keep for prompts and for generation the one that measures less time."""
+        times = {}
+        for on, context in self.contexts.items():
+            self._fill(context)
+            for what, measure in (("prefill", self._read), ("decode", self._write)):
+                times[what, on] = min(measure(context, seed)["seconds"] for seed in (-1, -2))
+        chosen = {what: times[what, True] < times[what, False] for what in ("prefill", "decode")}
+        self._free([on for on in self.contexts if on not in chosen.values()])
+        self.reading, self.writing = (self.contexts[chosen[what]] for what in ("prefill", "decode"))
 
     def prefill(self, seed):
         return self._read(self.reading, seed)
@@ -43,21 +62,13 @@ class LlamaCpp:
     def decode(self, seed):
         return self._write(self.writing, seed)
 
-    def _fastest(self, what, context, measure):
-        """The context, with flash attention or without, that measures less time; also warms up."""
-        contexts = {on: self._context(context, on) for on in (False, True)}
-        times = {on: [] for on in contexts}
-        for seed in (-1, -2):
-            for on, made in contexts.items():
-                times[on].append(measure(made, seed)["seconds"])
-        best = min(times, key=lambda on: min(times[on]))
-        self.api.llama_free(contexts.pop(not best))
-        self.flash[what] = best
-        return contexts[best]
+    def _free(self, which):
+        for on in list(which):
+            self.api.llama_free(self.contexts.pop(on))
 
-    def _context(self, tokens, flash):
+    def _context(self, room, flash):
         params = self.api.llama_context_default_params()
-        params.n_ctx = -(-tokens // 256) * 256 * self.batch
+        params.n_ctx = room
         params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = self.threads
         params.n_seq_max, params.kv_unified = self.batch, True
@@ -80,38 +91,49 @@ class LlamaCpp:
         logits = self.api.llama_get_logits_ith(context, row)
         return int(np.ctypeslib.as_array(ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self.words,)).argmax())
 
-    def _fill(self, context, seed, tokens):
-        """Read a prompt into each sequence; the tokens that follow them."""
-        following = []
-        for s, prompt in enumerate(prompts(seed, self.batch, tokens, min(self.vocabulary, self.words))):
-            for at in range(0, tokens, BATCH):
-                part = prompt[at:at + BATCH]
-                self._run(context, [(t, at + i, s, at + i == tokens - 1) for i, t in enumerate(part)])
-            following.append(self._best(context, -1))
-        return following
+    def _feed(self, context, sequence, tokens, at):
+        """Read tokens into a sequence that holds `at` others; the logits of the last are kept."""
+        for start in range(0, len(tokens), BATCH):
+            part = tokens[start:start + BATCH]
+            self._run(context, [(t, at + start + i, sequence, start + i == len(tokens) - 1) for i, t in enumerate(part)])
+
+    def _fill(self, context):
+        """The context of every sequence: computed in the first, copied into the others."""
+        api = self.api
+        if not self.depth:
+            return
+        tokens, = prompts(CONTEXT, 1, self.depth, min(self.vocabulary, self.words))
+        self._feed(context, 0, tokens, 0)
+        if self.batch > 1:
+            size = api.llama_state_seq_get_size(context, 0)
+            state = (ctypes.c_uint8 * size)()
+            api.llama_state_seq_get_data(context, state, size, 0)
+            for s in range(1, self.batch):
+                if not api.llama_state_seq_set_data(context, state, size, s):
+                    raise KernelError("a sequence's state could not be copied")
+
+    def _rewind(self, context):
+        """Forget what came after the context."""
+        for s in range(self.batch):
+            self.api.llama_memory_seq_rm(self.api.llama_get_memory(context), s, self.depth, -1)
 
     def _read(self, context, seed):
-        self._clear(context)
+        self._rewind(context)
+        made = prompts(seed, self.batch, self.pp, min(self.vocabulary, self.words))
         start = time.perf_counter()
-        self._fill(context, seed, self.pp)
+        for s, prompt in enumerate(made):
+            self._feed(context, s, prompt, self.depth)
+            self._best(context, -1)
         return {"tokens": self.batch * self.pp, "seconds": time.perf_counter() - start}
 
     def _write(self, context, seed):
-        """The tokens before these are read once; what was generated is taken back each time."""
-        if context in self._filled:
-            for s in range(self.batch):
-                self.api.llama_memory_seq_rm(self.api.llama_get_memory(context), s, self.depth, -1)
-        else:
-            self._filled[context] = self._fill(context, seed, self.depth)
-        following = self._filled[context]
+        self._rewind(context)
+        following = [p[0] for p in prompts(seed, self.batch, 1, min(self.vocabulary, self.words))]
         start = time.perf_counter()
         for n in range(self.tg):
             self._run(context, [(t, self.depth + n, s, True) for s, t in enumerate(following)])
             following = [self._best(context, i) for i in range(self.batch)]
         return {"tokens": self.batch * self.tg, "seconds": time.perf_counter() - start}
-
-    def _clear(self, context):
-        self.api.llama_memory_clear(self.api.llama_get_memory(context), True)
 
 
 if __name__ == "__main__":

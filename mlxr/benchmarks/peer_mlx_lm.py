@@ -11,6 +11,7 @@ from ..models.build import load_model
 from ..models.linear import QuantEmbedding, QuantLinear
 from ..weights.checkpoint import open_checkpoint
 from .children import serve
+from .machine import check_cache
 from .prompts import prompts
 
 CHUNK = 2048     # tokens of a prompt computed at once: mlx-lm's default
@@ -32,24 +33,35 @@ def stock_model(path, dtype):
 class MlxLm:
     """mlx-lm on the same weights, in the same dtype of activations."""
 
-    def __init__(self, model, dtype, pp, tg, depth, batch, vocabulary):
-        self.pp, self.tg, self.depth, self.batch, self.vocabulary, self.dtype = pp, tg, max(1, depth), batch, vocabulary, dtype
+    def __init__(self, model, dtype, vocabulary):
+        self.vocabulary, self.dtype = vocabulary, dtype
         self.model = stock_model(model, dtype)
-        self._next(self._feed(self._caches(), mx.array(prompts(-1, batch, 4, vocabulary))))     # warm-up
 
     def info(self):
         return {"dtype": self.dtype, "cache": self.dtype}
 
+    def size(self, pp, tg, depth, batch, kv_elements):
+        """What the next measurements are of. Raises ConfigError where its cache would not fit; K and V of a token are kv_elements."""
+        check_cache(kv_elements * getattr(mx, self.dtype).size * batch * (depth + max(pp, tg)))
+        self.pp, self.tg, self.depth, self.batch = pp, tg, depth, batch
+
+    def warm(self):
+        mx.eval(self._next(self._feed(self._caches(), mx.array(prompts(-1, self.batch, 4, self.vocabulary)))))
+
     def prefill(self, seed):
+        """The context is filled as for decode; None where it cannot be."""
+        caches, tokens = self._caches(), mx.array(prompts(seed, self.batch, self.pp, self.vocabulary))
+        if self.depth and not self._fill(caches, self.depth):
+            return None
         start = time.perf_counter()
-        mx.eval(self._next(self._feed(self._caches(), mx.array(prompts(seed, self.batch, self.pp, self.vocabulary)))))
+        mx.eval(self._next(self._feed(caches, tokens)))
         return {"tokens": self.batch * self.pp, "seconds": time.perf_counter() - start}
 
     def decode(self, seed):
         """The cache is filled with random numbers, where it is a plain one: what is in it does not matter to the time."""
-        caches = self._caches()
-        tokens = mx.array(prompts(seed, self.batch, self.depth, self.vocabulary))
-        if not self._fill(caches, self.depth - 1):
+        caches, depth = self._caches(), max(1, self.depth)
+        tokens = mx.array(prompts(seed, self.batch, depth, self.vocabulary))
+        if not self._fill(caches, depth - 1):
             self._feed(caches, tokens[:, :-1])
         y = self._next(self._feed(caches, tokens[:, -1:]))
         mx.async_eval(y)

@@ -2,6 +2,8 @@
 
 import random
 
+CONTEXT = 10 ** 6      # the seed of the tokens that come before what is measured
+
 
 def prompts(seed, batch, tokens, vocabulary):
     """`batch` lists of `tokens` token ids below `vocabulary`; each seed gives others, so that nothing can be kept."""

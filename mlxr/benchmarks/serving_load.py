@@ -1,13 +1,10 @@
-"""The contestant for what the prefix cache saves, and for a small serving load: requests that come at random times."""
+"""What the prefix cache saves, and a small serving load: requests that come at random times."""
 
 import random
 import statistics
 import time
 
-from ..config import EngineConfig
-from ..engine import load_engine
 from ..sequence import SamplingParams
-from .children import serve
 from .prompts import prompts
 
 REQUESTS = 16
@@ -16,15 +13,10 @@ GAP = 0.6            # between requests on average, in times of one request alon
 
 
 class ServingLoad:
-    """An engine with its prefix cache on, room for AT_ONCE requests of pp + tg tokens."""
+    """engine: idle, its prefix cache on, with room for AT_ONCE requests of pp + tg tokens and two more."""
 
-    def __init__(self, model, config, pp, tg):
-        self.pp, self.tg = pp, tg
-        room = (AT_ONCE + 2) * (pp + tg + 2 * config.get("page_size", 64))
-        self.engine = load_engine(model, EngineConfig(**{**config, "max_batch": AT_ONCE, "prefix_cache": True, "pool_tokens": room}))
-
-    def info(self):
-        return self.engine.info()
+    def __init__(self, engine, pp, tg):
+        self.engine, self.pp, self.tg = engine, pp, tg
 
     def prefix(self, reps):
         """Seconds to the first token of a prompt of pp tokens, and of others that begin with its first 7/8; medians."""
@@ -90,7 +82,3 @@ class ServingLoad:
 def _share(values, share):
     """The value that `share` of the sorted values do not exceed; None where there are none."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else None
-
-
-if __name__ == "__main__":
-    serve(ServingLoad)

@@ -6,77 +6,99 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from ..errors import ConfigError
-from .children import Child, ChildFailed
+from .children import ChildFailed
 from .machine import machine, versions
-from .speed import METRICS, Contest, Plan, ratio, thread_limits
+from .speed import METRICS, Contest, Contestants, Plan
 
 FIELDS = ("model", "contestant", "metric", "pp", "tg", "depth", "batch", "kv", "tps", "least", "most", "ratio", "reps", "threads")
 CSV = ("time", "tag", *FIELDS, "cpu", "mlxr_version", "mlx_version")
 
 
 class Suite:
-    """Runs a Plan for each page format, batch and depth, each against the peers; prompts once for each format and batch.
+    """Runs a Plan for each page format, batch and depth, each against the peers. Every contestant loads the model once.
 
     kvs: page formats; peers keep f16, and take part beside the first. extras: whether prefix hits and a serving load
-    are measured. After run(), or what of it Ctrl-C left: .cells, .interrupted, .report(). Raises ConfigError for bad
-    sizes, before anything is measured.
+    are measured. After run(), or what of it Ctrl-C or a failure left: .cells, .interrupted, .failed, .report(). Raises
+    ConfigError for bad sizes, before anything is loaded.
     """
 
     def __init__(self, path, plan, depths, batches, kvs, config, against=(), threads=None, extras=False):
         for values, name in ((depths, "depth"), (batches, "batch")):
             if not values:
                 raise ConfigError(f"--{name} names no size")
-        self.path, self.plan, self.config, self.against, self.threads, self.extras = path, plan, config, tuple(against), threads, extras
-        self.kvs, self.plans = list(kvs), []
-        for i, kv in enumerate(self.kvs):
-            for batch in batches:
-                for j, depth in enumerate(depths):
-                    self.plans.append((replace(plan, depth=depth, batch=batch), kv, METRICS if j == 0 else METRICS[1:],
-                                       self.against if i == 0 else ()))
-        self.cells, self.first, self.more, self.notes, self.interrupted = [], None, [], [], False
+        self.path, self.plan, self.extras, self.kvs = path, plan, extras, list(kvs)
+        self.plans = [(replace(plan, depth=depth, batch=batch), kv, tuple(against) if i == 0 else ())
+                      for i, kv in enumerate(self.kvs) for batch in batches for depth in depths]
+        self.contestants = Contestants(path, config, against, threads)
+        self.cells, self.more, self.notes, self.interrupted, self.failed = [], [], [], False, False
+        self._start, self._done = 0.0, 0.0
 
     def run(self):
-        start, parts = time.perf_counter(), len(self.plans) + (len(self.kvs) if self.extras else 0)
+        """Raises what the only cell, or every one, raised; KeyboardInterrupt when nothing was measured."""
         try:
-            for i, (plan, kv, metrics, against) in enumerate(self.plans):
-                self._say(start, i, parts, f"{kv}, batch {plan.batch}, depth {plan.depth}")
-                contest = Contest(self.path, plan, {**self.config, "kv": kv}, against, self.threads, metrics).run()
-                self.cells.append({**contest.report(), "kv": kv})
-                if contest.interrupted:
-                    raise KeyboardInterrupt
+            self.contestants.start()
+            self._start = time.perf_counter()
+            self._cells()
             for i, kv in enumerate(self.kvs if self.extras else ()):
-                self._say(start, len(self.plans) + i, parts, f"{kv}, prefix hits and a serving load")
+                self._say(len(self.plans) + i, f"{kv}, prefix hits and a serving load")
                 self.more.append({"kv": kv, **self._extras(kv)})
+                self._done += self._work(None)
         except KeyboardInterrupt:
             if not self.cells:
                 raise
             self.interrupted = True
+        except ChildFailed as e:
+            if not self.cells:
+                raise
+            self.failed = True
+            self.notes.append(f"it ended early: {e}")
+        finally:
+            self.contestants.close()
         return self
 
-    def _say(self, start, i, parts, what):
+    def _cells(self):
+        refused = None
+        for i, (plan, kv, against) in enumerate(self.plans):
+            self._say(i, f"{kv}, batch {plan.batch}, depth {plan.depth}")
+            contest = Contest(self.contestants, plan, kv, against)
+            try:
+                self.cells.append({**contest.run().report(), "kv": kv})
+            except ConfigError as e:                             # this one cannot be measured; others can
+                refused = e
+                self.notes.append(f"left out: {e}")
+            if contest.interrupted:
+                raise KeyboardInterrupt
+            self._done += self._work(plan)
+        if not self.cells:
+            raise refused
+
+    def _work(self, plan):
+        """About how much a part takes, in tokens of prompts: to guess the time left."""
+        if plan is None:
+            return self._work(self.plan) * 4
+        return plan.depth + plan.batch * plan.pp * plan.reps + 16 * plan.tg * plan.reps * (1 + plan.batch / 4) + 4096
+
+    def _say(self, i, what):
+        parts = len(self.plans) + (len(self.kvs) if self.extras else 0)
         if parts > 1:
-            passed = time.perf_counter() - start
-            left = f", about {passed / i * (parts - i):.0f} s left" if i else ""
+            left = sum(self._work(p) for p, _, _ in self.plans) + (len(self.kvs) * self._work(None) if self.extras else 0) - self._done
+            passed = time.perf_counter() - self._start
+            left = f", about {passed / self._done * left:.0f} s left" if self._done else ""
             print(f"mlxr: part {i + 1} of {parts}: {what}{left}", file=sys.stderr, flush=True)
 
     def _extras(self, kv):
-        """Prefix hits and a serving load, in a child of its own."""
-        child = Child("mlxr", f"{__package__}.serving_load", thread_limits(self.threads))
         try:
-            child.ask("setup", model=str(self.path), config={**self.config, "kv": kv}, pp=self.plan.pp, tg=self.plan.tg)
-            child.ask("serving", seed=-1)                        # what compiles is not measured
-            return {"prefix": child.ask("prefix", reps=self.plan.reps), "serving": child.ask("serving", seed=0)}
-        except ChildFailed as e:
+            return self.contestants.ask("mlxr", "extras", kv=kv, pp=self.plan.pp, tg=self.plan.tg, reps=self.plan.reps)
+        except ConfigError as e:
             self.notes.append(f"prefix hits and serving with {kv} were left out: {e}")
             return {"prefix": None, "serving": None}
-        finally:
-            child.close()
 
     def report(self):
         """One JSON object: the first cell's report, and all cells under `cells`, prefix hits and serving under `extras`."""
         first = self.cells[0]
         return {**first, "cells": [_cell(c) for c in self.cells], "extras": self.more, "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "notes": list(dict.fromkeys(n for c in self.cells for n in c["notes"])) + self.notes, "interrupted": self.interrupted,
+                "notes": self.contestants.notes + list(dict.fromkeys(n for c in self.cells for n in c["notes"])) + self.notes,
+                "interrupted": self.interrupted, "failed": self.failed,
                 "versions": versions(), "machine": machine()}
 
     def csv_rows(self, tag):
@@ -95,13 +117,9 @@ class Suite:
 
 def _cell(c):
     """A Contest's report without what all cells share."""
-    own = {k: v for k, v in c.items() if k.startswith(METRICS)}
-    decode = own.get("decode_tps")
     peers = {n: {k: v for k, v in r.items() if k.startswith(METRICS)} for n, r in c["against"].items()}
-    for theirs in peers.values():
-        theirs["decode_ratio"] = ratio(decode, theirs.get("decode_tps"))
-    return {"kv": c["kv"], "depth": c["depth"], "batch": c["batch"], "peak_bytes": c["peak_bytes"], "kv_bytes_per_token": c["kv_bytes_per_token"],
-            "ttft_seconds": c["ttft_seconds"], "contestants": {"mlxr": own, **peers}}
+    return {**{n: c[n] for n in ("kv", "depth", "batch", "peak_bytes", "pool_bytes", "kv_bytes_per_token", "ttft_seconds", "ttft_spread", "fill_seconds",
+                                 "past_context")}, "contestants": {"mlxr": {k: v for k, v in c.items() if k.startswith(METRICS)}, **peers}}
 
 
 __all__ = ["CSV", "Plan", "Suite"]

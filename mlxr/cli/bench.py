@@ -10,7 +10,7 @@ from . import options, show
 
 HELP = "measure tokens a second of a model, or time and bandwidth of every kernel"
 EXAMPLES = """examples:
-  mlxr bench ./model.gguf                               prefill of 512 tokens, 64 tokens after 128 others
+  mlxr bench ./model.gguf                               reading 512 tokens, generating 128, as llama-bench does
   mlxr bench --depth 4096 --against llama.cpp,mlx-lm    in one run, taking turns
   mlxr bench --depth 0,4096,32768 --batch 1,8,32 --kv f16,q8,q4 --serving --html bench.html --csv runs.csv --tag before
   mlxr bench kernels --kernels attend,q_gemv            kernels, against MLX's own operations
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 """
 KERNELS = "kernels"   # the word in place of MODEL
 PRESETS = "tiny", "quick", "full"
-_SPEED = {"pp": 512, "tg": 64, "depth": [128], "batch": [1], "against": None, "serving": False, "html": None}
+_SPEED = {"pp": 512, "tg": 128, "depth": [0], "batch": [1], "against": None, "serving": False, "html": None}
 _KERNELS = {"preset": "quick", "kernels": None}
 
 
@@ -31,9 +31,9 @@ def arguments(parser):
     parser.add_argument("--tag", metavar="TEXT", default="", help="a word for the rows of the CSV file")
     group = parser.add_argument_group("of a model (--kv may name several page formats, with commas)")
     add = group.add_argument
-    add("--pp", type=int, metavar="N", help="tokens of the prompts that are read (default: 512)")
-    add("--tg", type=int, metavar="N", help="tokens that are generated (default: 64)")
-    add("--depth", type=sizes, metavar="N,...", help="tokens of context before those; several with commas (default: 128)")
+    add("--pp", type=int, metavar="N", help="tokens of the prompts that are read, after --depth others (default: 512)")
+    add("--tg", type=int, metavar="N", help="tokens that are generated, after --depth others (default: 128)")
+    add("--depth", type=sizes, metavar="N,...", help="tokens of context before those; several with commas (default: 0)")
     add("--batch", type=sizes, metavar="N,...", help="sequences at once; several with commas (default: 1)")
     add("--serving", action="store_true", default=None, help="measure prefix hits and a small serving load, too")
     add("--html", metavar="FILE", help="write the results as one HTML page with charts")
@@ -69,7 +69,8 @@ def sizes(text):
 
 
 def _speed(args, model):
-    from ..benchmarks import csv_file                             # late: `mlxr --help` must not wait for it
+    from .. import calibration                                    # late: `mlxr --help` must not wait for it
+    from ..benchmarks import csv_file
     from ..benchmarks.speed import check_peers
     from ..benchmarks.suite import CSV, Plan, Suite
     from ..pages.spec import parse_kv
@@ -83,12 +84,13 @@ def _speed(args, model):
         if config.pop(name) is not None:
             raise ConfigError(f"--{name.split('_')[0]} cannot be chosen here: it follows from --pp, --depth, --tg and --batch")
     kvs = split([config.pop("kv")])
+    path = locate(model)
     for kv in kvs:
-        parse_kv(kv)
+        calibration.require(parse_kv(kv).format, path, config["calibration"])
     show.check_page(args.html)
     if args.csv:
         csv_file.check(args.csv, CSV)                             # told before anything is measured
-    suite = Suite(locate(model), Plan(args.pp, args.tg, args.depth[0], args.batch[0], args.reps), args.depth, args.batch, kvs, config, against,
+    suite = Suite(path, Plan(args.pp, args.tg, args.depth[0], args.batch[0], args.reps), args.depth, args.batch, kvs, config, against,
                   args.threads, args.serving).run()
     report = suite.report()
     if args.csv:
@@ -98,7 +100,7 @@ def _speed(args, model):
         print(json.dumps(report))
     else:
         print(*_speed_lines(report), sep="\n")
-    return _ended(suite.interrupted)
+    return _ended(suite.interrupted) or (1 if suite.failed else 0)
 
 
 def _page(report):
@@ -130,12 +132,15 @@ def _speed_lines(r):
 
 def _memory_lines(r):
     """First tokens, memory, prefix hits, serving."""
-    seen = set()
+    yield ""
+    yield (f"{'pages':24s} {'batch':>5s} {'depth':>6s} {'first token':>28s} {'context, cold':>14s} {'peak memory':>12s} {'pool':>10s} {'bytes a token':>14s}")
     for c in r["cells"]:
-        if c["ttft_seconds"] is not None and c["batch"] == 1 and c["kv"] not in seen:
-            seen.add(c["kv"])
-            yield (f"{c['kv']}: first token of {r['pp']} after {c['ttft_seconds'] * 1e3:.1f} ms; {c['kv_bytes_per_token']:.0f} bytes a token; "
-                   f"peak memory {show.bytes_text(c['peak_bytes'] or 0)}")
+        first = "-"
+        if c["ttft_seconds"] is not None:
+            first = f"{_seconds(c['ttft_seconds'])} ({' - '.join(map(_seconds, c['ttft_spread']))})"
+        yield (f"{c['kv']:24s} {c['batch']:5d} {c['depth']:6d} {first:>28s} {_seconds(c['fill_seconds']):>14s} {show.bytes_text(c['peak_bytes'] or 0):>12s} "
+               f"{show.bytes_text(c['pool_bytes'] or 0):>10s} {c['kv_bytes_per_token']:14.0f}")
+    yield f"first token: of {r['pp']} tokens" + (" after a context that is cached; context, cold: one sequence's, read once" if any(c["depth"] for c in r["cells"]) else "")
     for x in r["extras"]:
         if p := x["prefix"]:
             yield (f"{x['kv']}: prefix hit of {p['cached_tokens']} of {p['prompt_tokens']} tokens: first token after {p['hit_seconds'] * 1e3:.1f} ms, "
@@ -144,6 +149,10 @@ def _memory_lines(r):
             yield (f"{x['kv']}: serving {s['requests']} requests, {s['at_once']} at once, one each {s['mean_gap_seconds'] * 1e3:.0f} ms: {s['tps']:.1f} "
                    f"tokens/s; first token p50 {s['ttft_p50'] * 1e3:.0f} ms, p95 {s['ttft_p95'] * 1e3:.0f} ms; a token p50 {s['pace_p50'] * 1e3:.1f} ms, "
                    f"p95 {s['pace_p95'] * 1e3:.1f} ms")
+
+
+def _seconds(x):
+    return "-" if x is None else f"{x * 1e3:.0f} ms" if x < 10 else f"{x:.1f} s"
 
 
 def _cell(result, metric):

@@ -28,7 +28,7 @@ def arguments(parser):
     parser.add_argument("--prompts", metavar="FILE",
                         help="many prompts: one a line, or JSON objects with a `prompt`; run as one batch")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each prompt")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no statistics on standard error")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no statistics and no progress on standard error; warnings alone")
     options.add_template(parser)
     options.add_sampling(parser)
     options.add_engine(parser)
@@ -41,7 +41,10 @@ def run(args):
     template = options.template_options(args)
     model, prompts = _model_and_prompts(args)
     from ..api import LLM                            # late: `mlxr --help` must not wait for mlx
+    from ..kernels import host_build
 
+    if args.quiet:
+        host_build.quiet()
     ids = []
 
     def size_pool(tokenizer):

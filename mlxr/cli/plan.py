@@ -75,7 +75,7 @@ def _lines(p, every):
            f"{p['gqa_ratio']:g}; context {p['context']} tokens")
     yield ""
     formats = list(p["bytes_per_token"])
-    yield _row("KV cache", formats)
+    yield _row("KV cache", [f"{f}+" if f in p["needs_calibration"] else f for f in formats])
     yield _row("bits an element", [f"{p['kv_bits'][f]:g}" for f in formats])
     yield _row("bytes a token", [f"{p['bytes_per_token'][f]:,}" for f in formats])
     yield _row("without GQA", [f"{p['bytes_per_token_without_gqa'][f]:,}" for f in formats])
@@ -83,6 +83,8 @@ def _lines(p, every):
         yield _row(f"{line['tokens'] // 1024}k tokens" if line["tokens"] < 1 << 20 else "1M tokens",
                    [show.bytes_text(line["bytes"][f]) for f in formats])
     yield ""
+    if p["needs_calibration"]:
+        yield "(+: after `mlxr calibrate`)"
     yield from _here_lines(p["here"], formats)
     yield ""
     yield from _mac_lines(p, formats, every)
@@ -118,8 +120,9 @@ def _tokens(fit):
 
 def _mac_lines(p, formats, every):
     first, small = formats[0], formats[-1]
-    yield (f"{'Mac':20s} {'memory':>7s} {'GB/s':>6s}   {'context ' + first:>13s} {'context ' + small:>13s}   {'8k users ' + first:>13s} "
-           f"{'8k users ' + small:>13s}   {'tokens/s ' + first:>14s} {'at 8k ' + first:>10s} {'at 8k ' + small:>10s}")
+    low = small + "+" * (small in p["needs_calibration"])
+    yield (f"{'Mac':20s} {'memory':>7s} {'GB/s':>6s}   {'context ' + first:>13s} {'context ' + low:>13s}   {'8k users ' + first:>13s} "
+           f"{'8k users ' + low:>13s}   {'tokens/s ' + first:>14s} {'at 8k ' + first:>10s} {'at 8k ' + low:>10s}")
     seen = {}
     for m in p["macs"]:
         seen.setdefault(m["chip"], []).append(m)

@@ -145,6 +145,14 @@ def _compile(text, flags, cxx, path):
     return path
 
 
+_quiet = []
+
+
+def quiet():
+    """From now on nothing is said of compiling, in this process. What goes wrong is said all the same."""
+    _quiet.append(True)
+
+
 def build(programs, what):
     """Paths of compiled programs, compiled now where the cache lacks them, two and more at a time.
 
@@ -158,7 +166,8 @@ def build(programs, what):
     missing = [(path, *job) for path, job in jobs.items() if not path.exists()]
     if missing:
         number = f"{len(missing)} " if len(programs) > 1 else ""
-        print(f"mlxr: compiling {number}{what} for this CPU, once", file=sys.stderr, flush=True)
+        if not _quiet:
+            print(f"mlxr: compiling {number}{what} for this CPU, once", file=sys.stderr, flush=True)
         try:
             with ThreadPoolExecutor(max(1, min(len(missing), os.cpu_count() or 1))) as pool:
                 list(pool.map(lambda job: _compile(job[1], job[2], cxx, job[0]), missing))

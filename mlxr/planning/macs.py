@@ -1,16 +1,28 @@
 """Macs with Apple silicon: memory sizes, memory bandwidth and GPU of each chip, and how much of the memory a GPU may use.
 
-Memory sizes and bandwidth: Apple's technical specifications of the Macs with each chip (support.apple.com/specs) and its
-announcements of the M5, M5 Pro and M5 Max (apple.com/newsroom, October 2025 and March 2026). TFLOPS: Apple's own figures
-for the M1 and M2 families; for later ones Apple gives none, so they are estimated as GPU cores x 128 lanes x 2 x a clock of
-1.4 GHz (M3), 1.5 (M4) or 1.6 (M5), the M5's neural accelerators counted as 4 times that (Apple: over 4 times the M4's peak
-GPU compute for AI).
+Bandwidth and largest memory are Apple's published figures, looked up in November 2026 in its announcements or in reports that
+quote them:
+M1 Pro, Max  apple.com/newsroom/2021/10/introducing-m1-pro-and-m1-max-the-most-powerful-chips-apple-has-ever-built (the Max: nearly 6
+             times the M1, for which Apple names no figure; 68.25 is LPDDR4X-4266 on 128 bits, and the M2 has "50 % more")
+M1, M2 Ultra apple.com/newsroom/2023/06/apple-introduces-m2-ultra (800, twice the M2 Max; the M1 Ultra is two M1 Max)
+M2           macrumors.com/2022/06/06/apple-announces-m2-chip-with-support-for-up-to-24gb-memory (100)
+M3 family    gigazine.net/gsc_news/en/20231101-apple-m3-pro-memory-bandwidth (M3 Pro 150, M1 Pro and M2 Pro 200)
+M3 Ultra     512pixels.net/2025/03/mac-studio-what-is-happening, techpowerup.com/news-tags/Mac%20Studio (819; up to 512 GB)
+M4 family    neowin.net/news/apple-launches-new-m4-pro-and-m4-max-processors (120, 273, 546); the smaller Max: Macworld, March 2025 (410)
+M5           the-decoder.com/apples-m5-chip-brings-faster-ai-to-macbook-ipad-and-vision-pro (153)
+M5 Pro, Max  allyoucantech.com/?p=178375 (307, 614); the smaller Max: cputronic.com/cpu/apple-m5-max-32-core-gpu (460)
+No M5 Ultra is listed: only rumours of one were found. Memory sizes between the smallest and the largest are those that these
+Macs were sold with, some of them for a time only.
+
+TFLOPS: Apple's own figures for the M1 and M2 families; for later ones Apple gives none, so they are estimated as GPU cores x 128 lanes x
+2 x a clock of 1.4 GHz (M3), 1.5 (M4) or 1.6 (M5), the M5's neural accelerators counted as 4 times that (Apple: over 4 times the M4's
+peak GPU compute for AI).
 """
 
 from dataclasses import dataclass
 
 GIB = 1 << 30
-SOURCES = ("memory and bandwidth: Apple's technical specifications (support.apple.com/specs) and its M5 announcements",
+SOURCES = ("memory and bandwidth: Apple's published figures, as announced or reported (mlxr/planning/macs.py names the pages)",
            "GPU TFLOPS: Apple's figures for M1 and M2; estimated from cores and clock for M3 to M5 (marked ~)",
            "memory that a GPU may use: 2/3 up to 32 GB, 3/4 above, as Metal's recommendedMaxWorkingSetSize was on these "
            "Macs; newer macOS versions give more on large ones (107.5 GiB of 128), and a Mac is asked itself")
@@ -46,7 +58,7 @@ CHIPS = (
     _guess("M3 Ultra", 819, 80, 1.4, (96, 256, 512)),
     _guess("M4", 120, 10, 1.5, (16, 24, 32)), _guess("M4 Pro", 273, 20, 1.5, (24, 48, 64)),
     _guess("M4 Max 32-core GPU", 410, 32, 1.5, (36,)), _guess("M4 Max 40-core GPU", 546, 40, 1.5, (48, 64, 128)),
-    _guess("M5", 153.6, 10, 1.6, (16, 24, 32), 4), _guess("M5 Pro", 307, 20, 1.6, (24, 48, 64), 4),
+    _guess("M5", 153, 10, 1.6, (16, 24, 32), 4), _guess("M5 Pro", 307, 20, 1.6, (24, 48, 64), 4),
     _guess("M5 Max 32-core GPU", 460, 32, 1.6, (36,), 4), _guess("M5 Max 40-core GPU", 614, 40, 1.6, (48, 64, 128), 4),
 )
 

@@ -67,7 +67,8 @@ def make_plan(model, config):
         "macs": [_mac(model, specs, formats, config, chip, gb) for chip in CHIPS for gb in chip.memory],
         "intensity": intensity(model, specs, token, config.token_budget),
         "chunked_prefill": _chunks(model, config),
-        "formula": FORMULA, "sources": list(SOURCES), "notes": _notes(model),
+        "needs_calibration": (uncalibrated := [n for n, fs in formats.items() if any(f.k.before_rope for f in fs)]),
+        "formula": FORMULA, "sources": list(SOURCES), "notes": _notes(model, uncalibrated),
     }
 
 
@@ -79,8 +80,11 @@ def _read(model, weights, rows=1):
     return None if weights is None else int(weights * model.read_share(rows))
 
 
-def _notes(model):
+def _notes(model, uncalibrated):
     notes = ["decode speeds are estimates from above: memory bandwidth over the bytes that a step must read"]
+    if uncalibrated:
+        notes.append(f"{' and '.join(uncalibrated)} {'need' if len(uncalibrated) > 1 else 'needs'} a calibration of the model first: "
+                     "mlxr calibrate MODEL")
     if model.weights is None:
         notes.append("the number of parameters is not known (--params): sizes count the KV cache alone, and no speed is estimated")
     if model.recurrent:

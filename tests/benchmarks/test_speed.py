@@ -5,12 +5,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
-
-from helpers.tiny import NoText, tiny_engine, tiny_model
+from helpers.tiny import tiny_engine, tiny_model
 from mlxr.benchmarks import own_engine, prompts, speed
 from mlxr.benchmarks.children import Child, ChildFailed
 from mlxr.errors import ConfigError
+from mlxr.pages.prefix_cache import extend_keys
 
 
 class FakeChild:
@@ -32,10 +33,13 @@ class FakeChild:
             raise error
         if command == "setup":
             return {"threads": 2, "vocabulary": 99, "dtype": "float32"} if self.name == "mlxr" else {"threads": arguments.get("threads")}
+        if command == "size":
+            return {"note": "far out" if arguments["depth"] > 100 else ""} if self.name == "mlxr" else None
+        if command == "warm":
+            return None
         if command == "used":
-            return {"kernels": {"attend": "host"}, "peak_bytes": 1}
-        seconds = 9.0 if arguments["seed"] < 0 else next(self.answers[command])      # the warm-up is slow
-        return {"tokens": 10, "seconds": seconds}
+            return {"kernels": {"attend": "host"}, "peak_bytes": 1, "fill_seconds": None, "preemptions": 0}
+        return {"tokens": 10, "seconds": next(self.answers[command])}
 
     def close(self):
         self.log.append((self.name, "close", None))
@@ -48,7 +52,12 @@ def contest(monkeypatch):
     monkeypatch.setattr(speed, "_why_not", lambda name, path: None)
     monkeypatch.setattr(FakeChild, "log", [])
     monkeypatch.setattr(FakeChild, "raises", {})
-    return lambda *against, reps=3: speed.Contest(Path("m.gguf"), speed.Plan(reps=reps), {}, against)
+
+    def made(*against, depth=0):
+        contestants = speed.Contestants(Path("m.gguf"), {}, against)
+        contestants.start()
+        return speed.Contest(contestants, speed.Plan(reps=3, depth=depth), "f16", against)
+    return made
 
 
 def test_medians_spreads_and_ratios(contest):
@@ -62,11 +71,17 @@ def test_medians_spreads_and_ratios(contest):
 
 
 def test_they_take_turns_after_a_warm_up(contest):
-    contest("llama.cpp").run()
-    asked = [(n, c, s) for n, c, s in FakeChild.log if c in speed.METRICS]
-    assert asked[:2] == [("mlxr", "prefill", -1), ("mlxr", "decode", -1)]
-    assert asked[2:] == [(n, m, i) for i in range(3) for m in speed.METRICS for n in ("mlxr", "llama.cpp")]
-    assert [x for x in FakeChild.log if x[1] == "close"] == [("mlxr", "close", None), ("llama.cpp", "close", None)]
+    made = contest("llama.cpp").run()
+    names = "mlxr", "llama.cpp"
+    assert [x[:2] for x in FakeChild.log[:7]] == [(n, "setup") for n in names] + [(names[0], c) for c in ("size", "warm", "used")] + [
+        (names[1], c) for c in ("size", "warm")]
+    assert [x for x in FakeChild.log if x[1] in speed.METRICS] == [(n, m, i) for i in range(3) for m in speed.METRICS for n in names]
+    made.contestants.close()
+    assert [x for x in FakeChild.log if x[1] == "close"] == [(n, "close", None) for n in names]
+
+
+def test_what_the_reader_has_to_know_is_noted(contest):
+    assert contest(depth=200).run().notes == ["f16, batch 1, depth 200: far out"] and contest().run().notes == []
 
 
 def test_a_slow_peer_is_repeated_less(contest):
@@ -77,16 +92,26 @@ def test_a_slow_peer_is_repeated_less(contest):
 
 def test_a_peer_that_fails_to_start_is_left_out_with_a_note(contest):
     FakeChild.raises = {("llama.cpp", "setup", None): ChildFailed("llama.cpp: no luck")}
-    report = contest("llama.cpp").run().report()
-    assert report["against"] == {} and report["notes"] == ["llama.cpp was left out: llama.cpp: no luck"] and report["prefill_tps"] == 10.0
+    made = contest("llama.cpp")
+    report = made.run().report()
+    assert report["against"] == {} and made.contestants.notes == ["llama.cpp was left out: llama.cpp: no luck"] and report["prefill_tps"] == 10.0
+
+
+def test_a_peer_that_cannot_take_part_in_a_cell_is_left_out_of_that_one(contest):
+    FakeChild.raises = {("llama.cpp", "size", None): ConfigError("its cache takes 99 GiB")}
+    made = contest("llama.cpp")
+    report = made.run().report()
+    assert report["against"] == {} and report["notes"] == ["f16, batch 1, depth 0: llama.cpp was left out: its cache takes 99 GiB"]
+    assert "llama.cpp" in made.contestants and report["decode_tps"] == 100.0
 
 
 def test_a_peer_that_fails_later_keeps_what_it_did(contest):
     FakeChild.raises = {("llama.cpp", "decode", 1): ChildFailed("llama.cpp ended (9)")}
-    report = contest("llama.cpp").run().report()
+    made = contest("llama.cpp")
+    report = made.run().report()
     peer = report["against"]["llama.cpp"]
     assert len(peer["prefill_tps_all"]) == 2 and len(peer["decode_tps_all"]) == 1 and len(report["decode_tps_all"]) == 3
-    assert report["notes"] == ["llama.cpp dropped out: llama.cpp ended (9)"]
+    assert made.contestants.notes == ["llama.cpp dropped out: llama.cpp ended (9)"]
 
 
 def test_mlxr_itself_may_not_fail(contest):
@@ -99,10 +124,9 @@ def test_ctrl_c_keeps_complete_measurements(contest):
     FakeChild.raises = {("llama.cpp", "decode", 1): KeyboardInterrupt()}
     report = contest("llama.cpp").run().report()
     assert report["interrupted"] and len(report["decode_tps_all"]) == 2 and len(report["against"]["llama.cpp"]["decode_tps_all"]) == 1
-    FakeChild.raises, FakeChild.log[:] = {("mlxr", "prefill", -1): KeyboardInterrupt()}, []
+    FakeChild.raises = {("mlxr", "warm", None): KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         contest().run()
-    assert ("mlxr", "close", None) in FakeChild.log
 
 
 def test_what_was_not_measured_has_no_ratio():
@@ -125,27 +149,61 @@ def test_prompts_are_the_same_for_all_and_new_each_time():
     assert [len(p) for p in a] == [50, 50] and all(0 <= t < 100 for p in a for t in p)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_engine_is_measured_on_the_tokens_that_were_asked_for(monkeypatch, batch):
-    """Prompts of pp tokens; tg tokens a sequence at that depth, counted once all have begun; nothing stays behind."""
-    engine = tiny_engine(tiny_model())
+@pytest.fixture
+def contestant(monkeypatch):
+    """An OwnEngine around a tiny model of 4096 tokens of context, whose clock counts how often it was read."""
+    engine = tiny_engine(tiny_model(), kv="f16")
     monkeypatch.setattr(own_engine, "load_engine", lambda model, config: engine)
     ticks = itertools.count()
     monkeypatch.setattr(own_engine.time, "perf_counter", lambda: float(next(ticks)))
-    contestant = own_engine.OwnEngine("m", {"token_budget": 64}, 40, 5, 30, batch)
+    return own_engine.OwnEngine("m", {"token_budget": 64, "page_size": 16})
+
+
+@pytest.mark.parametrize("batch, depth", [(1, 0), (3, 30), (3, 96)])
+def test_the_engine_is_measured_on_the_tokens_that_were_asked_for(contestant, batch, depth):
+    """Prompts of pp tokens, tg tokens a sequence, after a context that is read once; counted once all have begun; nothing stays."""
+    contestant.size("q8", 40, 5, depth, batch)
+    contestant.warm()
+    engine, read = contestant.engine, depth // 16 * 16
     before = engine.computed
-    assert contestant.prefill(0)["tokens"] == 40 * batch and engine.computed - before == 40 * batch
+    measured = contestant.prefill(0)
+    assert measured["tokens"] == engine.computed - before and 40 * batch <= measured["tokens"] <= (40 + depth - read) * batch
     measured = contestant.decode(0)
     assert 5 * batch <= measured["tokens"] < 6 * batch
-    assert not engine.busy and not engine.requests and engine.scheduler.allocator.used == 0
-    assert isinstance(engine.tokenizer, NoText)
+    before = engine.computed
+    contestant.prefill(1), contestant.decode(1), contestant.prefill(2)
+    assert engine.computed - before < batch * (2 * (40 + 16) + 16 + contestant.most)      # the context was found each time
+    assert not engine.busy and not engine.requests and engine.scheduler.allocator.used == 0 and engine.preemptions == 0
+    assert engine.kv.text == "q8" and engine.weights_bytes == contestant.loaded.weights_bytes and engine.model is contestant.loaded.model
+    assert (contestant.used()["fill_seconds"] is None) == (depth == 0)
 
 
-def test_a_context_too_short_is_told(monkeypatch):
-    engine = tiny_engine(tiny_model())
-    monkeypatch.setattr(own_engine, "load_engine", lambda model, config: engine)
-    with pytest.raises(ConfigError, match="the context is 4096 tokens, and this needs 50"):
-        own_engine.OwnEngine("m", {}, 5, 8, 5000, 1)
+def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestant):
+    contestant.size("q8", 8, 5, 96, 3)
+    contestant.warm()
+    engine, keys = contestant.engine, [[] for _ in range(3)]
+    for made, tokens in zip(keys, contestant.contexts):
+        extend_keys(made, tokens, 16)
+    pages = [engine.scheduler.cache.pages(made[:5]) for made in keys]     # the last is computed, each time
+    assert len({p for ps in pages for p in ps}) == 15
+    for layer in engine.pool.layers:
+        first, *others = (np.array(layer.records)[ps] for ps in pages)
+        assert first.any() and all((other == first).all() for other in others)
+
+
+def test_a_context_past_the_models_is_measured_and_said(contestant):
+    info = contestant.size("f16", 8, 5, 5000, 1)
+    assert "past this model's context of 4096 tokens" in info["note"] and info["past_context"] and info["context"] > 5000
+    assert contestant.size("f16", 8, 5, 100, 1)["note"] == ""
+
+
+def test_what_cannot_be_measured_is_told(contestant, monkeypatch):
+    with pytest.raises(ConfigError, match="f16, batch 4, depth 1000: its pages, tails and scratch take .* GiB are available; lower --depth or --batch"):
+        monkeypatch.setattr(own_engine, "memory_available", lambda: 1 << 20)
+        contestant.size("f16", 8, 5, 1000, 4)
+    monkeypatch.setattr(type(contestant.loaded.model), "named_modules", lambda self: [("transformer.wpe", None)])
+    with pytest.raises(ConfigError, match="the context is 4096 tokens, for which this model has a table of positions, and this needs 50"):
+        contestant.size("f16", 8, 5, 5000, 1)
 
 
 @pytest.fixture

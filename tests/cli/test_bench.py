@@ -64,15 +64,16 @@ def test_against_llama_cpp(smollm2_gguf):
 @pytest.mark.slow
 def test_several_sizes_and_page_formats_in_one_report(smollm2_gguf, tmp_path):
     """Prompts are measured once for each format and batch; prefix hits and serving for each format; CSV, HTML and JSON agree."""
-    result = mlxr("bench", smollm2_gguf, "--pp", 80, "--tg", 3, "--depth", "1,70", "--batch", "1,2", "--kv", "f16,q8", "--reps", 1, "--serving",
+    result = mlxr("bench", smollm2_gguf, "--pp", 80, "--tg", 3, "--depth", "0,70", "--batch", "1,2", "--kv", "f16,q8", "--reps", 1, "--serving",
                   "--json", "--html", tmp_path / "b.html", "--csv", tmp_path / "b.csv", "--tag", "mine", timeout=400)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     cells = report["cells"]
-    assert [(c["kv"], c["batch"], c["depth"]) for c in cells] == [(k, b, d) for k in ("f16", "q8") for b in (1, 2) for d in (1, 70)]
+    assert [(c["kv"], c["batch"], c["depth"]) for c in cells] == [(k, b, d) for k in ("f16", "q8") for b in (1, 2) for d in (0, 70)]
     for c in cells:
         own = c["contestants"]["mlxr"]
-        assert own["decode_tps"] > 0 and (own["prefill_tps"] is None) == (c["depth"] == 70) == (c["ttft_seconds"] is None)
+        assert own["decode_tps"] > 0 and own["prefill_tps"] > 0 and c["ttft_spread"][0] <= c["ttft_seconds"] <= c["ttft_spread"][1]
+        assert (c["fill_seconds"] is None) == (c["depth"] == 0)
     assert [c["kv_bytes_per_token"] for c in cells[::4]] == [23040, 12240] and all(c["peak_bytes"] > 9e7 for c in cells)
     assert [x["kv"] for x in report["extras"]] == ["f16", "q8"]
     for x in report["extras"]:
@@ -82,7 +83,7 @@ def test_several_sizes_and_page_formats_in_one_report(smollm2_gguf, tmp_path):
         assert 0 < s["ttft_p50"] <= s["ttft_p95"] and s["preemptions"] == 0
     with open(tmp_path / "b.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    assert len(rows) == 12 and {r["tag"] for r in rows} == {"mine"}
+    assert len(rows) == 16 and {r["tag"] for r in rows} == {"mine"}
     assert [float(r["tps"]) for r in rows if r["metric"] == "decode"] == [c["contestants"]["mlxr"]["decode_tps"] for c in cells]
     text = (tmp_path / "b.html").read_text()
     assert text.count("<svg") == 4 and "Serving load" in text and "Prefix hits" in text
@@ -157,7 +158,21 @@ def test_bad_options(tmp_path):
         assert what in refused("bench", *args), args
 
 
-def test_a_context_that_is_too_long_is_refused(smollm2_gguf):
-    result = mlxr("bench", smollm2_gguf, "--depth", 9000)
+def test_a_format_without_its_calibration_is_refused_before_anything_is_loaded(smollm2_gguf, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXR_HOME", str(tmp_path))
+    assert "needs a calibration of the model; run `mlxr calibrate" in refused("bench", smollm2_gguf, "--kv", "f16,q3")
+
+
+@pytest.mark.slow
+def test_a_depth_past_the_models_context_is_measured_and_said(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--pp", 8, "--tg", 4, "--depth", 9000, "--batch", "1,2", "--kv", "q4", "--reps", 2, "--json", timeout=400)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [c["past_context"] for c in report["cells"]] == [True, True] and all("past this model's context of 8192" in n for n in report["notes"])
+    assert len(report["notes"]) == 2 and report["fill_seconds"] > 0 and report["prefill_tps"] > 1 and report["decode_tps"] > 1
+
+
+def test_a_cell_without_memory_is_refused_before_it_is_tried(smollm2_gguf):
+    result = mlxr("bench", smollm2_gguf, "--depth", 10 ** 7, "--batch", 100)
     last = result.stderr.splitlines()[-1]
-    assert result.returncode == 2 and "the context is 8192 tokens" in last and "lower --depth" in last
+    assert result.returncode == 2 and "GiB are available; lower --depth or --batch" in last and "Traceback" not in result.stderr

@@ -157,6 +157,13 @@ def test_built_once(home, capfd):
 
 
 @needs_compiler
+def test_nothing_is_said_of_compiling_where_that_is_wanted(home, capfd, monkeypatch):
+    monkeypatch.setattr(host_build, "_quiet", [])
+    host_build.quiet()
+    assert twice("3.5f").load() and capfd.readouterr().err == "" and len(list((home / "kernels").iterdir())) == 1
+
+
+@needs_compiler
 def test_headers_compiled_once(home, monkeypatch):
     """The same kernels, and one header for those of the same flags; where it cannot be compiled, its text does."""
     monkeypatch.setenv("MLXR_PRECOMPILE", "1")

@@ -15,6 +15,7 @@ from mlxr.config import EngineConfig
 from mlxr.engine import load_engine
 from mlxr.errors import ConfigError, UnsupportedModel
 from mlxr.memory import scratch_bytes, settled_pages
+from mlxr.pages.formats import NAMES, page_format
 from mlxr.planning import macs
 from mlxr.planning.configs import CONFIGS
 from mlxr.planning.model import from_name, from_numbers
@@ -49,6 +50,15 @@ def test_tinyllama_takes_22528_bytes_a_token(capsys):
     assert p["growth"][0] == {"tokens": 1024, "bytes": {f: math.ceil(b * 1024) for f, b in p["bytes_per_token"].items()}}
     assert p["growth"][-1]["tokens"] == 1 << 20 and p["growth"][-1]["bytes"]["f16"] == 22528 << 20
     assert all(m["formats"]["f16"]["decode_tps"] is None for m in p["macs"])
+
+
+def test_formats_that_need_a_calibration_are_named(capsys):
+    assert main("plan llama-3-8b".split()) == 0
+    text = capsys.readouterr().out
+    assert "q3+" in text and "(+: after `mlxr calibrate`)" in text and "q3 and q2 need a calibration of the model first: mlxr calibrate" in text
+    p = plan_of("llama-3-8b")
+    assert p["needs_calibration"] == ["q3", "q2"] and "mlxr calibrate" in page(p)
+    assert set(p["needs_calibration"]) == {n for n in NAMES if page_format(n).k.before_rope}
 
 
 @pytest.fixture(scope="module", params=["gguf", pytest.param("fp32", marks=pytest.mark.slow)])
