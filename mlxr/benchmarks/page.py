@@ -15,7 +15,8 @@ def page(report):
            + f". {report['time'][:16].replace('T', ' ')} UTC.")
     body = [f"<div class=charts>{''.join(_section(*c) for c in _charts(report))}</div>", _section("Tokens a second", _rates(report),
             "Median of the repetitions, with the least and the most; ratio: mlxr's over theirs."),
-            _section("Memory and first token", _memory(report)), _section("Prefix hits", _prefix(report)), _section("Serving load", _serving(report)),
+            _section("Memory and first token", _memory(report), "First tokens come after a context that is in the cache; "
+                                                                      "context, cold: that of one sequence, read once."), _section("Prefix hits", _prefix(report)), _section("Serving load", _serving(report)),
             _notes(report)]
     return document(f"Benchmark: {name}", f"Benchmark of {name}", sub, body)
 
@@ -25,24 +26,37 @@ def _section(title, content, note=""):
 
 
 def _charts(r):
-    cells = r["cells"]
+    cells, names = r["cells"], _names(r)
     for metric, title in (("prefill", f"Reading a prompt of {r['pp']} tokens"), ("decode", f"Generating {r['tg']} tokens")):
-        rows = [(f"{n + ' ' + c['kv'] if n == 'mlxr' else n}, batch {c['batch']}" + (f", at {c['depth']}" if metric == "decode" else ""), (rates[f"{metric}_tps"],))
-                for c in cells for n, rates in c["contestants"].items() if rates[f"{metric}_tps"]]
-        yield title, svg.bars(rows[:24], ("tokens a second",)), ""
-    for key, other, text in (("depth", "batch", "tokens of context"), ("batch", "depth", "sequences at once")):
-        series = _series(cells, key, other)
-        yield (f"Generation against the {'context' if key == 'depth' else 'batch'}", svg.curves(series, text, "tokens a second", "{:g}".format, "{:g}".format)
-               if series else "", "")
+        groups = {}
+        for c in cells:
+            for n, rates in c["contestants"].items():
+                groups.setdefault((c["batch"], c["depth"]), {})[_name(n, c)] = rates[f"{metric}_tps"]
+        rows = [(f"batch {batch}, depth {depth}", tuple(found.get(n) for n in names)) for (batch, depth), found in groups.items()]
+        yield title, svg.bars(rows[:16], names), "tokens a second" + (f"; the first 16 of {len(rows)} sizes" if len(rows) > 16 else "")
+    for metric, key, other, title in (("prefill", "depth", "batch", "Reading against the context"), ("decode", "depth", "batch", "Generation against the context"),
+                                      ("decode", "batch", "depth", "Generation against the batch")):
+        series = _series(cells, metric, key, other)
+        text = "tokens of context" if key == "depth" else "sequences at once"
+        yield title, svg.curves(series, text, "tokens a second", "{:g}".format, "{:g}".format) if series else "", ""
 
 
-def _series(cells, key, other):
-    """{name: [(key, decode tokens a second)]} of the cells with the smallest `other`, where there are two sizes of `key`."""
+def _name(contestant, cell):
+    return f"{contestant} {cell['kv']}" if contestant == "mlxr" else contestant
+
+
+def _names(r):
+    """Contestants and page formats, each once, as bars and lines are named."""
+    return list(dict.fromkeys(_name(n, c) for c in r["cells"] for n in c["contestants"]))
+
+
+def _series(cells, metric, key, other):
+    """{name: [(key, tokens a second)]} of the cells with the smallest `other`, where there are two sizes of `key`."""
     least, found = min(c[other] for c in cells), {}
     for c in cells:
         for name, rates in c["contestants"].items():
-            if c[other] == least and rates["decode_tps"]:
-                found.setdefault(f"{name} {c['kv']}" if name == "mlxr" else name, []).append((max(1, c[key]), rates["decode_tps"]))
+            if c[other] == least and rates[f"{metric}_tps"]:
+                found.setdefault(_name(name, c), []).append((max(1, c[key]), rates[f"{metric}_tps"]))
     return {n: sorted(points) for n, points in found.items() if len(points) > 1}
 
 
@@ -63,9 +77,17 @@ def _rates(r):
 
 
 def _memory(r):
-    rows = [(c["kv"], c["batch"], c["depth"], f"{c['kv_bytes_per_token']:,.0f}", f"{(c['peak_bytes'] or 0) / 2**20:,.0f} MiB",
-             "–" if c["ttft_seconds"] is None else f"{c['ttft_seconds'] * 1e3:.0f} ms") for c in r["cells"]]
-    return table(("pages", "batch", "depth", "KV bytes a token", "peak memory", f"first token of {r['pp']}"), rows)
+    rows = [(c["kv"], c["batch"], c["depth"], f"{c['kv_bytes_per_token']:,.0f}", f"{(c['pool_bytes'] or 0) / 2**20:,.1f} MiB",
+             f"{(c['peak_bytes'] or 0) / 2**20:,.0f} MiB", _first(c), _ms(c["fill_seconds"])) for c in r["cells"]]
+    return table(("pages", "batch", "depth", "KV bytes a token", "page pool", "peak memory", f"first token of {r['pp']}", "context, cold"), rows)
+
+
+def _first(c):
+    return "–" if c["ttft_seconds"] is None else f"{_ms(c['ttft_seconds'])} ({' – '.join(map(_ms, c['ttft_spread']))})"
+
+
+def _ms(seconds):
+    return "–" if seconds is None else f"{seconds * 1e3:,.0f} ms"
 
 
 def _prefix(r):

@@ -82,7 +82,7 @@ def test_report_rows_and_page(run):
     rows = list(made.csv_rows("tag"))
     assert len(rows) == 4 * 2 * 2 + 4 * 2 and all(len(r) == len(suite.CSV) for r in rows)
     text = page(report)
-    assert text.count("<svg") == 4 and "llama.cpp" in text and "2.00" in text and "Serving load" not in text
+    assert text.count("<svg") == 5 and "llama.cpp" in text and "2.00" in text and "Serving load" not in text
 
 
 def test_ctrl_c_keeps_the_parts_that_were_complete(run):

@@ -86,7 +86,7 @@ def test_several_sizes_and_page_formats_in_one_report(smollm2_gguf, tmp_path):
     assert len(rows) == 16 and {r["tag"] for r in rows} == {"mine"}
     assert [float(r["tps"]) for r in rows if r["metric"] == "decode"] == [c["contestants"]["mlxr"]["decode_tps"] for c in cells]
     text = (tmp_path / "b.html").read_text()
-    assert text.count("<svg") == 4 and "Serving load" in text and "Prefix hits" in text
+    assert text.count("<svg") == 5 and "Serving load" in text and "Prefix hits" in text
     assert "part 10 of 10" in result.stderr and "s left" in result.stderr
 
 
