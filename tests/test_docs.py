@@ -16,6 +16,7 @@ from helpers.docs import COMMANDS, DOCS, PAGES, RECORD, REPO, commands, records,
 from helpers.readme import block
 
 from mlxr._version import __version__
+from mlxr.kernels import source
 from mlxr.pages.formats import page_format
 
 # Commands of README and docs: what is shown, once. FAST ones run in every test run, SLOW ones with --slow.
@@ -41,6 +42,11 @@ def test_links_lead_to_files(page):
 def test_files_that_are_named_exist(page):
     for name in re.findall(r"`((?:mlxr|metal|tests|tools|examples)/[\w./]+)`", page.read_text()):
         assert (REPO / name).exists() or "NAME" in name, name
+
+
+def test_the_page_on_gpus_has_every_kernel():
+    text = (DOCS / "gpu.md").read_text()
+    assert not [name for name in source.names() if f"`{name}`" not in text]
 
 
 def test_the_changelog_has_this_version():

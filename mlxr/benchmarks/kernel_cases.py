@@ -236,7 +236,11 @@ def splitting(model, rows):
     def twin(i):
         return list(int8_split.reference(x[i % 4]))
 
-    return Case(ours, twin, "twin", x[0].nbytes + rows * width * 13 // 4, 0.0, lambda: [(ours(0)[1], twin(0)[1])], 4)
+    def check():
+        (digits, factors), theirs = ours(0), twin(0)
+        return [(int8_split.values(digits, factors), int8_split.values(*theirs)), (factors, theirs[1])]
+
+    return Case(ours, twin, "twin", x[0].nbytes + rows * width * 13 // 4, 0.0, check, 4)
 
 
 def reading(nbytes):

@@ -55,3 +55,10 @@ def reference(x, norm=None, eps=None):
         q = mx.right_shift(q - digits[-1], 7)
     bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8)
     return bytes_.view(mx.uint32), mx.concatenate([most / MOST, x.sum(axis=-1, keepdims=True)], axis=-1)
+
+
+def values(digits, factors):
+    """float32 [M, K]: what digits and factors stand for."""
+    a, b, c = mx.split(mx.contiguous(digits).view(mx.int8).astype(mx.float32), 3, axis=-1)
+    x = (a * 16384 + b * 128 + c) * factors[..., :1]
+    return x.swapaxes(0, 1).reshape(x.shape[1], -1)

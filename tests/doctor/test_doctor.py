@@ -84,6 +84,23 @@ def test_a_broken_kernel_is_found_and_its_twin_serves(machine, smollm2_gguf, nam
     assert again.stdout == right.stdout
 
 
+SUBTLE = {"q_gemm_int8": ("float unit = f[r * 2], total = f[r * 2 + 1];", "float unit = f[r * 2] * 1.01f, total = f[r * 2 + 1];"),
+          "int8_split": ("st(words, lane + 8, packed(b, lane), first(lane, 8));", "st(words, lane + 8, packed(c, lane), first(lane, 8));"),
+          "rms_norm": ("float(K) + NORM_EPS)", "float(K) + NORM_EPS) * 1.01f")}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "int8_split" else pytest.mark.slow) for n in SUBTLE])
+def test_a_kernel_that_is_a_little_wrong_is_found(machine, name):
+    machine.break_kernel(name, *SUBTLE[name])
+    result = machine.run("doctor", "--no-timing", "--json")
+    assert result.returncode == 1
+    r = json.loads(result.stdout)
+    found = {k["kernel"] for k in r["kernels"] if not k["ok"]}
+    assert found - {"q_gemm_int8"} == {name} - {"q_gemm_int8"} and name in found        # q_gemm_int8 takes what int8_split gives
+    assert name in json.loads(Path(r["table"]).read_text())["refused"]
+
+
 @needs_compiler
 def test_a_kernel_that_does_not_compile_is_found(machine):
     machine.break_kernel("rope", "KERNEL rope(", "KERNEL nonsense rope(")

@@ -1,0 +1,117 @@
+"""What record.md says of bytes: readers written from its words alone give what the formats decode."""
+
+import functools
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxr.pages.formats import lloyd, page_format
+from mlxr.pages.formats.q4 import LEVELS
+
+P, D = 64, 64
+PLAIN = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+HADAMARD = functools.reduce(np.kron, [np.array([[1, 1], [1, -1]])] * 6) / 8
+BOTH = np.array([-x for x in reversed(LEVELS)] + list(LEVELS))
+
+
+def fp16(words):
+    return np.ascontiguousarray(words).view(np.float16).astype(np.float64)
+
+
+def bits(words, n):
+    """Codes of n bits of each word, the first lowest, along a new last axis."""
+    return words[..., None] >> np.arange(0, 32, n, dtype=np.uint32) & (1 << n) - 1
+
+
+def numbers(words, name):
+    """The numbers in words, the first in the low half, along the last axis."""
+    found = np.ascontiguousarray(words).view(PLAIN[name])
+    return (found.astype(np.uint32) << 16).view(np.float32) if name == "bf16" else found.astype(np.float64)
+
+
+def affine(codes, words, axis):
+    """codes [P][D] times the scale in a word's low half, plus the offset in its high half, along an axis."""
+    scale, offset = (np.expand_dims(x, axis) for x in fp16(words[:, None]).T)
+    return codes * scale + offset
+
+
+def read_k(name, w):
+    """[P, D] of the words of K's part."""
+    if name in PLAIN:
+        per = 4 // np.dtype(PLAIN[name]).itemsize
+        return numbers(w.reshape(D // per, P).T, name)
+    if name in ("q8", "a4"):
+        per = 4 if name == "q8" else 8
+        codes = bits(w[:D // per * P].reshape(D // per, P), 32 // per).transpose(1, 0, 2).reshape(P, D)
+        return affine(codes, w[D // per * P:], 0)
+    if name == "q6":
+        groups = w[:D // 16 * 3 * P].reshape(D // 16, 3, P)
+        upper = bits(groups[:, :2], 4).transpose(2, 0, 1, 3).reshape(P, D)
+        return affine(upper * 4 + bits(groups[:, 2], 2).transpose(1, 0, 2).reshape(P, D), w[D // 16 * 3 * P:], 0)
+    codes = bits(w[:D // 8 * P].reshape(D // 8, P), 4).transpose(1, 0, 2).reshape(P, D)
+    rest = fp16(w[D // 8 * P:])
+    scales, mean, outlier = rest[:P], rest[P:P + D], rest[P + D:]
+    x = BOTH[codes] * scales[:, None]
+    (far,) = np.nonzero((scales == 0) & np.signbit(scales))
+    x[far] = outlier
+    return (x + mean) @ HADAMARD
+
+
+def read_v(name, w):
+    if name in PLAIN:
+        return numbers(w.reshape(P, -1), name)
+    if name in ("q8", "a4"):
+        per = 4 if name == "q8" else 8
+        return affine(bits(w[:D // per * P].reshape(P, D // per), 32 // per).reshape(P, D), w[D // per * P:], 1)
+    if name == "q6":
+        groups = w[:D // 16 * 3 * P].reshape(-1, 3, 32).transpose(0, 2, 1).reshape(P, D // 16, 3)
+        return affine((bits(groups[..., :2], 4).reshape(P, D) * 4 + bits(groups[..., 2], 2).reshape(P, D)), w[D // 16 * 3 * P:], 1)
+    return (BOTH[bits(w[:P * D // 8].reshape(P, D // 8), 4).reshape(P, D)] * fp16(w[P * D // 8:])[:, None]) @ HADAMARD
+
+
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16", "q8", "q6", "a4", "q4"])
+def test_records_are_laid_out_as_record_md_says(name):
+    made = page_format(name)
+    mx.random.seed(1)
+    k, v = mx.random.normal((P, D)), mx.random.normal((P, D))
+    record = np.array(made.encode(k, v))
+    at = made.k.words(P, D)
+    wanted = [np.array(x) for x in made.decode(mx.array(record), P, D, D)]
+    found = read_k(name, record[:at]), read_v(name, record[at:at + made.v.words(P, D)])
+    for got, want in zip(found, wanted):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+    assert not record[at + made.v.words(P, D):].any() and record.size * 4 % 128 == 0
+
+
+@pytest.mark.parametrize("name", ["q3", "q2"])
+def test_rotated_v_of_few_bits_is_laid_out_as_record_md_says(name):
+    encoding, wide = page_format(name).v, name == "q3"
+    mx.random.seed(3)
+    words = np.array(encoding.encode(mx.random.normal((P, D))))
+    if wide:
+        groups = words[:D // 32 * 3 * P].reshape(-1, 3, 32).transpose(0, 2, 1).reshape(P, D // 32, 3)
+        codes = bits(groups[..., :2], 2).reshape(P, D) + 4 * bits(groups[..., 2], 1).reshape(P, D)
+    else:
+        codes = bits(words[:D // 16 * P].reshape(P, D // 16), 2).reshape(P, D)
+    gains = bits(words[-P // 4:], 8).reshape(P, 1)
+    levels = lloyd.LEVELS[3 if wide else 2]
+    found = (np.array([-x for x in reversed(levels)] + list(levels))[codes] * 2.0 ** ((gains.astype(np.float64) - 160) / 8)) @ HADAMARD
+    np.testing.assert_allclose(found, np.array(encoding.decode(mx.array(words), P, D)), rtol=2e-5, atol=2e-5)
+
+
+def test_the_mixed_formats_k_is_laid_out_as_record_md_says():
+    made = page_format("mixed")
+    mx.random.seed(2)
+    k = mx.random.normal((P, D)) * mx.linspace(0.5, 2, D)
+    record, high = np.array(made.encode(k, k)), 16
+    order = bits(record[:D // 4], 8).reshape(-1)
+    at = D // 4
+    plain = fp16(record[at:at + high // 2 * P].reshape(high // 2, P).T)
+    at += high // 2 * P
+    words = record[at:at + (D - high) // 8 * P].reshape((D - high) // 8, P)
+    codes = bits(words, 4).transpose(1, 0, 2).reshape(P, D - high)
+    at += (D - high) // 8 * P
+    found = np.zeros((P, D))
+    found[:, order] = np.concatenate([plain, affine(codes, record[at:at + D - high], 0)], axis=1)
+    np.testing.assert_allclose(found, np.array(made.decode(mx.array(record), P, D, D)[0]), rtol=2e-5, atol=2e-5)
