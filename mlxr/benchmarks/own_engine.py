@@ -11,10 +11,12 @@ from ..pace import Pace, Unpaced
 from ..pages.spec import parse_kv
 from ..sequence import SamplingParams
 from .children import serve
-from .copies import copy_prefix
+from .copies import fill
 from .machine import SPARE, memory_available
 from .prompts import CONTEXT, prompts
 from .serving_load import AT_ONCE, ServingLoad
+
+COMPUTED = 4096      # tokens of a context that are computed; what is longer, and other sequences', is filled with copies of their pages
 
 
 class OwnEngine:
@@ -83,15 +85,15 @@ class OwnEngine:
         library.warm(self.engine.kernels)
 
     def warm(self):
-        """What compiles and what is slow at first is not measured. Reads the context, where there is one."""
+        """What compiles and what is slow at first is not measured. Makes the context, where there is one."""
         self._run(prompts(-1, self.batch, self.pp, self.engine.vocabulary), 1)
         contexts = self.contexts = prompts(CONTEXT, self.batch, max(1, self.depth), self.engine.vocabulary)
         if self.depth and self.engine.scheduler.cache:
-            start = time.perf_counter()
-            self._run(contexts[:1], 1)
-            self.fill_seconds = time.perf_counter() - start
-            for other in contexts[1:]:
-                copy_prefix(self.engine, contexts[0], other)
+            start, first = time.perf_counter(), contexts[0][:COMPUTED]
+            self._run([first], 1)
+            if self.depth <= COMPUTED:
+                self.fill_seconds = time.perf_counter() - start
+            fill(self.engine, first, contexts)
         self._end(self._begin(contexts, 8))
 
     def prefill(self, seed):
@@ -122,7 +124,7 @@ class OwnEngine:
         return {"tokens": tokens, "seconds": seconds}
 
     def used(self):
-        """Backends of the kernels that ran, by name; peak memory of this cell; seconds that one sequence's context took, once."""
+        """Backends of the kernels that ran, by name; peak memory of this cell; seconds that one sequence's context took, once (None: it was not read)."""
         kernels = {}
         for (name, backend), calls in sorted(library.used.items()):
             if calls:

@@ -33,7 +33,8 @@ def arguments(parser):
     add = group.add_argument
     add("--pp", type=int, metavar="N", help="tokens of the prompts that are read, after --depth others (default: 512)")
     add("--tg", type=int, metavar="N", help="tokens that are generated, after --depth others (default: 128)")
-    add("--depth", type=sizes, metavar="N,...", help="tokens of context before those; several with commas (default: 0)")
+    add("--depth", type=sizes, metavar="N,...", help="tokens of context before those; several with commas (default: 0). Past 4096 they are copies of "
+                                        "pages, which cost the same to read; past the model's own limit only speed means something")
     add("--batch", type=sizes, metavar="N,...", help="sequences at once; several with commas (default: 1)")
     add("--serving", action="store_true", default=None, help="measure prefix hits and a small serving load, too")
     add("--html", metavar="FILE", help="write the results as one HTML page with charts")
@@ -61,9 +62,9 @@ def run(args):
 
 
 def sizes(text):
-    """Whole numbers with commas."""
+    """Whole numbers with commas, each once."""
     try:
-        return [int(n) for n in text.split(",")]
+        return list(dict.fromkeys(int(n) for n in text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers, such as 0,4096,32768") from None
 
@@ -140,7 +141,7 @@ def _memory_lines(r):
             first = f"{_seconds(c['ttft_seconds'])} ({' - '.join(map(_seconds, c['ttft_spread']))})"
         yield (f"{c['kv']:24s} {c['batch']:5d} {c['depth']:6d} {first:>28s} {_seconds(c['fill_seconds']):>14s} {show.bytes_text(c['peak_bytes'] or 0):>12s} "
                f"{show.bytes_text(c['pool_bytes'] or 0):>10s} {c['kv_bytes_per_token']:14.0f}")
-    yield f"first token: of {r['pp']} tokens" + (" after a context that is cached; context, cold: one sequence's, read once" if any(c["depth"] for c in r["cells"]) else "")
+    yield f"first token: of {r['pp']} tokens" + (" after a context that is cached; context, cold: one sequence's, read once, where it is no longer than 4096" if any(c["depth"] for c in r["cells"]) else "")
     for x in r["extras"]:
         if p := x["prefix"]:
             yield (f"{x['kv']}: prefix hit of {p['cached_tokens']} of {p['prompt_tokens']} tokens: first token after {p['hit_seconds'] * 1e3:.1f} ms, "

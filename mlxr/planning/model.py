@@ -21,6 +21,7 @@ from ..weights.checkpoint import open_checkpoint
 from ..weights.locate import ALIASES, locate, split_repo
 from .configs import CONFIGS
 
+MOST = 10_000       # layers, heads, elements of a head: no model has more
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
 _EXPERTS = (("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "num_experts_per_toks"),
             ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"))
@@ -71,12 +72,12 @@ def from_numbers(layers, heads, kv_heads, head_dim, parameters=None, bits=None):
     """A PlannedModel of equal attention layers. bits: of a weight (default 16). Raises ConfigError for numbers that no
     model has."""
     for name, value in (("layers", layers), ("heads", heads), ("kv-heads", kv_heads), ("head-dim", head_dim)):
-        if value is None or value < 1:
-            raise ConfigError(f"--{name} must be a whole number of at least 1" + ("" if value is None else f", not {value}"))
+        if value is None or not 1 <= value <= MOST:
+            raise ConfigError(f"--{name} must be a whole number from 1 to {MOST}" + ("" if value is None else f", not {value}"))
     if heads % kv_heads:
         raise ConfigError(f"--heads {heads} is not a multiple of --kv-heads {kv_heads}")
-    if parameters is not None and parameters < 1:
-        raise ConfigError(f"--params must be at least 1, not {parameters}")
+    if parameters is not None and not 1 <= parameters <= 10 ** 15:
+        raise ConfigError(f"--params must lie between 1 and 1e15, not {parameters:g}")
     weights = parameters and int(parameters * _bits(bits, {}) / 8)
     config = {"hidden_size": heads * head_dim, "num_attention_heads": heads, "head_dim": head_dim}
     return PlannedModel("", "numbers", "", [LayerSpec(kv_heads, head_dim, head_dim)] * layers, heads, parameters, weights,
@@ -120,7 +121,7 @@ def _of_files(path, bits, dtype, cache):
     _check(checkpoint.config)
     model = gguf_model(checkpoint) if checkpoint.kind == "gguf" else make_model(checkpoint.config)
     planned = _planned(model, checkpoint.config, str(path), f"{checkpoint.kind} file headers", choose_dtype(checkpoint, dtype))
-    if bits:
+    if bits is not None:
         planned.weights = planned.on_mac = int(planned.parameters * _bits(bits, {}) / 8)
     else:
         planned.weights, planned.on_mac = held_bytes(checkpoint, model, dtype, cache), checkpoint.nbytes

@@ -178,17 +178,23 @@ def test_the_engine_is_measured_on_the_tokens_that_were_asked_for(contestant, ba
     assert (contestant.used()["fill_seconds"] is None) == (depth == 0)
 
 
-def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestant):
+@pytest.mark.parametrize("computed", [4096, 32])
+def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestant, monkeypatch, computed):
+    monkeypatch.setattr(own_engine, "COMPUTED", computed)
     contestant.size("q8", 8, 5, 96, 3)
     contestant.warm()
-    engine, keys = contestant.engine, [[] for _ in range(3)]
+    engine, keys, some = contestant.engine, [[] for _ in range(3)], min(computed, 80) // 16
     for made, tokens in zip(keys, contestant.contexts):
         extend_keys(made, tokens, 16)
     pages = [engine.scheduler.cache.pages(made[:5]) for made in keys]     # the last is computed, each time
     assert len({p for ps in pages for p in ps}) == 15
     for layer in engine.pool.layers:
-        first, *others = (np.array(layer.records)[ps] for ps in pages)
-        assert first.any() and all((other == first).all() for other in others)
+        records = np.array(layer.records)
+        first = records[pages[0]]
+        assert first.any() and len(np.unique(first, axis=0)) == some
+        for ps in pages:
+            assert (records[ps] == first[[i % some for i in range(5)]]).all()
+    assert (contestant.used()["fill_seconds"] is None) == (computed < 96)
 
 
 def test_a_context_past_the_models_is_measured_and_said(contestant):

@@ -169,7 +169,7 @@ def test_a_depth_past_the_models_context_is_measured_and_said(smollm2_gguf):
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert [c["past_context"] for c in report["cells"]] == [True, True] and all("past this model's context of 8192" in n for n in report["notes"])
-    assert len(report["notes"]) == 2 and report["fill_seconds"] > 0 and report["prefill_tps"] > 1 and report["decode_tps"] > 1
+    assert len(report["notes"]) == 2 and report["fill_seconds"] is None and report["prefill_tps"] > 1 and report["decode_tps"] > 1
 
 
 def test_a_cell_without_memory_is_refused_before_it_is_tried(smollm2_gguf):

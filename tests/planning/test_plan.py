@@ -158,7 +158,9 @@ def test_command_prints_table_and_writes_page(tmp_path):
 
 @pytest.mark.parametrize("options, said", [
     ("--layers 2 --heads 4", "--kv-heads must be a whole number"), ("--layers 2 --heads 4 --kv-heads 3 --head-dim 64", "not a multiple"),
-    ("llama-3-8b --layers 2", "not both"), ("--params many --layers 1", "not a number of parameters"), ("llama-3-8b --bits 900", "--bits must lie"),
+    ("llama-3-8b --layers 2", "not both"), ("--params many --layers 1", "not a number of parameters"), ("llama-3-8b --bits 900", "--bits must lie"), ("--bits 0", "--bits must lie"),
+    ("--layers 99999999999 --heads 8 --kv-heads 8 --head-dim 64", "--layers must be a whole number from 1 to 10000"),
+    ("--layers 2 --heads 8 --kv-heads 8 --head-dim 64 --params 1e30", "--params must lie between"),
     ("nothing-here", "llama-3-8b"), ("llama-3-8b --kv q99", "unknown page format"), ("llama-3-8b --html /nowhere/x.html", "no folder"),
     ("llama-3-8b --pool 1k", "two pages")])
 def test_refusals_are_one_line(capsys, options, said):
