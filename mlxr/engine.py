@@ -11,7 +11,8 @@ from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import HeapWatch, give_back, page_bytes, peak_bytes, process_bytes, resident_bytes, scratch_bytes, settled_pages, tail_bytes, token_bytes
+from .memory import (give_back, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages, steady_heap,
+                     tail_bytes, token_bytes)
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -56,6 +57,7 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     size_pool: size_pool(tokenizer), called before the weights are read, gives config.pool_tokens.
     Raises MlxrError subclasses when the model cannot be found, read or run.
     """
+    steady_heap()
     path = locate(model, progress=progress is not None)
     kv = parse_kv(config.kv)                     # a wrong name is told before gigabytes are read
     calibration.require(kv.format, path, config.calibration)
@@ -115,9 +117,6 @@ class Engine:
         self.pace = Pace()
         self.persistence = None
         self.steps = self.computed = self.preemptions = 0
-        # On a GPU, MLX's cache limit bounds this. Half of the scratch is left to the step that comes.
-        tails = tail_bytes([s for s in self.specs if s], config.page_size, config.max_batch, self.dtype)
-        self._heap = None if library.backend() == "metal" else HeapWatch(resident_bytes() + tails + self.scratch_bytes // 2)
 
     def sibling(self, **changes):
         """Another engine of the same model and weights, with fields of its EngineConfig changed. For validation."""
@@ -207,8 +206,6 @@ class Engine:
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
         chunks += self._read(*before) if before else []
-        if self._heap:
-            self._heap.look(self.steps)
         while self.persistence and not self.busy and self.persistence.save():
             pass
         return chunks
@@ -303,7 +300,7 @@ class Engine:
             "weights_bytes": self.weights_bytes, "pool_bytes": pool, "tail_bytes": tails,
             "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
             "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + pool + tails),
-            "disk_bytes_most": 2 * BEHIND if config.cache_dir else 0,
+            "requests_bytes": requests_bytes(), "disk_bytes_most": 2 * BEHIND if config.cache_dir else 0,
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),
         }

@@ -12,7 +12,9 @@ import mlx.core as mx
 
 from .errors import ConfigError
 
-HEAP = 3                    # on a CPU, steps take up to this many times the sum below: measured, not explained
+KEPT = 5                    # of the scratch, one part in so many is for freed buffers that MLX keeps for the next step
+REQUESTS = 16 << 20         # bytes that a server's requests take beside all else: their texts, threads, tokenizing. As measured
+BIG = 1 << 20               # bytes: larger pieces of the C library's heap go back to the system as soon as they are freed
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
 
 
@@ -23,26 +25,16 @@ def give_back():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class HeapWatch:
-    """Gives freed memory back to the system before what the C library keeps of it passes the budget of a step's scratch.
+def steady_heap():
+    """Have the C library return what is freed (glibc; elsewhere nothing is changed). For the whole process, from now on.
 
-    Without this a server that ran for hours holds more than its table says: holes between arrays that lived side by side.
+    Left alone it learns, from the first large array that is freed, to keep pieces of up to 32 MiB, and a heap for each thread:
+    holes between arrays that lived side by side then stay resident, up to twice what a step's arrays take.
     """
-
-    EVERY, REST = 8, 64                # steps between two looks, and after memory was given back
-
-    def __init__(self, most):
-        """most: bytes that this process may have in memory between two steps."""
-        self.most, self.given, self._next = most, 0, self.EVERY
-
-    def look(self, step):
-        """After step number `step`."""
-        if step >= self._next:
-            self._next = step + self.EVERY
-            if resident_bytes() > self.most:
-                give_back()
-                self.given += 1
-                self._next = step + self.REST
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-3, BIG), (-1, BIG), (-8, 2)):       # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX
+            mallopt(option, value)
 
 
 def per_layer(formats, specs):
@@ -106,17 +98,18 @@ def pool_pages(specs, formats, config, context, weights, dtype):
     return pages
 
 
-def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=None):
+def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=4):
     """An estimate, from above, of what a step needs beside weights and cache: activations of token_budget tokens in one
-    layer, and the sampler's arrays of max_batch rows of logits. size: bytes of an activation; None: on this machine, as measured."""
-    if size is None:
-        one = scratch_bytes(model_config, vocabulary, token_budget, max_batch, 4)
-        return one if mx.metal.is_available() else HEAP * one
+    layer, the sampler's arrays of max_batch rows of logits, and freed buffers that wait for the next. size: bytes of an activation.
+
+    Limits holds MLX to it: it would compute further ahead otherwise, and have the arrays of many layers at once.
+    """
     text = {**model_config, **(model_config.get("text_config") or {})}
     hidden = int(text.get("hidden_size") or text.get("n_embd") or text.get("d_model") or 4096)
     wide = int(text.get("intermediate_size") or 4 * hidden)
     heads = int(text.get("num_attention_heads") or 1) * int(text.get("head_dim") or 0)
-    return token_budget * (8 * hidden + 4 * wide + 4 * max(heads, hidden)) * size + 8 * max_batch * vocabulary * 4
+    arrays = token_budget * (8 * hidden + 4 * wide + 4 * max(heads, hidden)) * size + 8 * max_batch * vocabulary * 4
+    return arrays * KEPT // (KEPT - 1)
 
 
 def pool_budget(config, weights, tails, scratch):
@@ -164,6 +157,11 @@ def process_bytes(known):
     return 0 if mx.metal.is_available() else max(0, resident_bytes() - known)
 
 
+def requests_bytes():
+    """What a server's requests will take of this process beside that."""
+    return 0 if mx.metal.is_available() else REQUESTS
+
+
 def memory_bytes(info):
     """Bytes that an engine's weights, page pool, tails and scratch take together at most. info: of Engine.info."""
     return sum(info[name] for name in ("weights_bytes", "pool_bytes", "tail_bytes_most", "scratch_bytes"))
@@ -175,9 +173,11 @@ class Limits:
     def __init__(self):
         self._before = {}
 
-    def set(self, total, cache):
-        """Let MLX keep `cache` bytes of freed buffers at most, and on a Mac keep `total` bytes wired, within what is advised."""
-        wanted = {mx.set_cache_limit: cache}
+    def set(self, total, scratch):
+        """Let MLX hold `total` bytes at most, of which `scratch` are for steps: in freed buffers a part of that. On a Mac, `total`
+        is kept wired, within what is advised. Where a single operation needs more, MLX goes beyond it."""
+        kept = scratch // KEPT
+        wanted = {mx.set_cache_limit: kept, mx.set_memory_limit: total - kept}
         if mx.metal.is_available():
             wanted[mx.set_wired_limit] = min(total, int(mx.device_info()["max_recommended_working_set_size"]))
         for setter, value in wanted.items():

@@ -33,7 +33,7 @@ for n in (1, 24, 1000):
 _OBJECT, _POINTER, _TEXT = ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p
 _FUNCTIONS = {  # name: result, arguments; see host/lazy.cpp and host/replay.cpp
     "mlxr_node": (_TEXT, _POINTER, _POINTER, ctypes.c_int, _OBJECT, _OBJECT, _OBJECT),
-    "mlxr_write_rows": (_TEXT, _OBJECT, _OBJECT),
+    "mlxr_write_rows": (_TEXT, _OBJECT, _OBJECT, ctypes.c_int),
     "mlxr_record": (_POINTER, _OBJECT, _OBJECT, _OBJECT),
     "mlxr_replay": (_TEXT, _POINTER, _OBJECT, _OBJECT),
     "mlxr_forget": (None, _POINTER),

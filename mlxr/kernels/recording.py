@@ -32,18 +32,24 @@ def reads():
     return _reads
 
 
-def write_rows(into, rows, source, values, after):
+def in_place():
+    """Whether write_rows is an operation of our own here."""
+    return library.backend() == "host" and mlx_bridge.bridge() is not None
+
+
+def write_rows(into, rows, source, values, after, always=False):
     """`into` [R, ...] with its rows[i] replaced by values[source[i]], computed after the array `after`; lazily.
 
-    rows, source: int32 [U]. values: [T, ...]. Memory of `into` is taken over where nothing else holds it.
+    rows, source: int32 [U]. values: [T, ...]. Memory of `into` is taken over where nothing else holds it. always: on the
+    host, in any case: whoever else holds it is computed before, as the CPU stream computes in order.
     """
     values = values.astype(into.dtype)
-    if not (library.backend() == "host" and mlx_bridge.bridge()):
+    if not in_place():
         into = copy.copy(into)                    # an update changes all names of an array
         into[rows] = values[source]
         return into
     out = mx.array(0)
-    error = mlx_bridge.bridge().mlxr_write_rows((into, rows, source, values, after), (out,))
+    error = mlx_bridge.bridge().mlxr_write_rows((into, rows, source, values, after), (out,), always)
     if error:
         raise KernelError(f"rows cannot be written: {error.decode()}")
     return out

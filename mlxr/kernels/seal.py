@@ -9,6 +9,7 @@ from .fallback import twin
 from .host_call import ELEMENT_OF
 from .library import Kernel
 from .paged import PagedShape, unsupported
+from .recording import in_place, write_rows
 
 SIMDGROUPS = 4   # of a threadgroup, on a GPU
 
@@ -29,10 +30,12 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=
         records[pages] = reference(page_format, page_size, rows, k_tail, v_tail, k, v, at)
     else:
         kv_heads, tails = k.shape[1], k_tail.shape[0]
-        records[pages] = kernel([rows, k_tail, v_tail, k.astype(k_tail.dtype), v.astype(v_tail.dtype),
-                                 *more_inputs(page_format, at)],
-                                [(pages.size, kv_heads, records.shape[2])], (pages.size, kv_heads, 1),
-                                (kv_heads, tails))[0]
+        made = kernel([rows, k_tail, v_tail, k.astype(k_tail.dtype), v.astype(v_tail.dtype),
+                       *more_inputs(page_format, at)],
+                      [(pages.size, kv_heads, records.shape[2])], (pages.size, kv_heads, 1), (kv_heads, tails))[0]
+        if in_place():       # MLX would copy the pool wherever a reader of it, in this step or the last, has not run yet
+            return write_rows(records, pages, mx.arange(pages.size, dtype=mx.int32), made, made, always=True)
+        records[pages] = made
     return records
 
 

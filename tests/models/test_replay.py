@@ -104,6 +104,19 @@ def test_pages_are_sealed_in_place():
     assert len(tokens[0]) == 70 and stack_of(engine).replays >= replays + 65 and address() == before
 
 
+def test_a_seal_after_a_replay_copies_no_pool():
+    """The replay, which reads the pool, need not have run when the seal of the same step is scheduled."""
+    engine = engine_of(pool_bytes=96 << 20)
+    run(engine, [engine.add(p, SamplingParams(max_tokens=20, ignore_eos=True)) for p in prompts([3])])
+    mx.synchronize()
+    mx.reset_peak_memory()
+    before, replays = mx.get_active_memory(), stack_of(engine).replays
+    run(engine, [engine.add(p, SamplingParams(max_tokens=100, ignore_eos=True)) for p in prompts([3])])
+    mx.synchronize()
+    assert stack_of(engine).replays >= replays + 90
+    assert mx.get_peak_memory() - before < engine.pool.nbytes / 8
+
+
 def test_most_steps_of_one_sequence_are_replayed():
     engine = engine_of()
     logits_of(engine, prompts([3]), 100)

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from helpers.command import refused
 from helpers.server import Server
-from mlxr.memory import Limits
+from mlxr.memory import KEPT, Limits
 
 CHAT = "/v1/chat/completions"
 SKY = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "temperature": 0, "max_tokens": 6}
@@ -54,14 +54,16 @@ def test_bad_options_are_refused():
 
 
 def test_limits_are_restored():
-    before = mx.set_cache_limit(123 << 20)
+    before, memory = mx.set_cache_limit(123 << 20), mx.set_memory_limit(9 << 30)
     limits = Limits()
     try:
         limits.set(1 << 30, 5 << 20)
         limits.set(2 << 30, 7 << 20)
-        assert mx.set_cache_limit(7 << 20) == 7 << 20
+        kept = (7 << 20) // KEPT
+        assert mx.set_cache_limit(kept) == kept and mx.set_memory_limit(5 << 30) == (2 << 30) - kept
         limits.restore()
         limits.restore()
-        assert mx.set_cache_limit(before) == 123 << 20
+        assert mx.set_cache_limit(before) == 123 << 20 and mx.set_memory_limit(memory) == 9 << 30
     finally:
         mx.set_cache_limit(before)
+        mx.set_memory_limit(memory)

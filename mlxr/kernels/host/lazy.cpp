@@ -92,14 +92,15 @@ struct HostKernel : mx::Primitive {
     const char* name() const override { return "HostKernel"; }
 };
 
-// `into` with rows[i] replaced by from[source[i]], in into's own memory where nothing else holds it. inputs: into, rows,
-// source, from, and what must be computed before.
+// `into` with rows[i] replaced by from[source[i]], in into's own memory where nothing else holds it, or where `always`.
+// inputs: into, rows, source, from, and what must be computed before.
 struct WriteRows : mx::Primitive {
-    using Primitive::Primitive;
+    bool always;
+    WriteRows(mx::Stream s, bool a) : Primitive(s), always(a) {}
     void eval_cpu(const std::vector<mx::array>& in, std::vector<mx::array>& out) override {
         for (size_t i = 0; i < 3; ++i)
             if (!in[i].flags().row_contiguous) throw std::runtime_error("rows are written into an array with strides");
-        bool own = in[0].is_donatable();
+        bool own = always || in[0].is_donatable();
         if (own) out[0].copy_shared_buffer(in[0]);
         else out[0].set_data(mx::allocator::malloc(out[0].nbytes()));
         auto& encoder = mx::cpu::get_command_encoder(stream());
@@ -128,7 +129,7 @@ struct WriteRows : mx::Primitive {
     void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
         throw std::runtime_error("rows are written on the CPU");
     }
-    bool is_equivalent(const Primitive&) const override { return true; }
+    bool is_equivalent(const Primitive& other) const override { return always == static_cast<const WriteRows&>(other).always; }
     const char* name() const override { return "WriteRows"; }
 };
 
@@ -176,13 +177,13 @@ extern "C" const char* mlxr_node(launch_t launch, void* entry, int ints, PyObjec
 }
 
 // inputs: into [R, ...], rows int32 [U], source int32 [U], from [T, ...] of into's type, and what must be computed before.
-extern "C" const char* mlxr_write_rows(PyObject* inputs, PyObject* outputs) {
+extern "C" const char* mlxr_write_rows(PyObject* inputs, PyObject* outputs, int always) {
     try {
         auto in = arrays(inputs);
         auto shape = in[0].shape();
         auto type = in[0].dtype();
         auto stream = mx::default_stream(mx::Device::cpu);
-        *payload(PyTuple_GetItem(outputs, 0)) = mx::array(shape, type, std::make_shared<WriteRows>(stream), std::move(in));
+        *payload(PyTuple_GetItem(outputs, 0)) = mx::array(shape, type, std::make_shared<WriteRows>(stream, always != 0), std::move(in));
         return nullptr;
     } catch (const std::exception& e) {
         problem = e.what();
