@@ -1,8 +1,8 @@
 """Logits processors and sampling, on the device, for the whole batch at once.
 
 Order, as in mlx-lm: logit bias, repetition, presence and frequency penalties; then what a guide forbids; then top-p, min-p
-and top-k, each looking at the distribution before temperature; then one draw with temperature. The draw adds Gumbel noise
-whose key depends on a request's seed and its count of tokens alone, so that no other row of the batch can change it.
+and top-k, each looking at the distribution before temperature; then one draw with temperature. The draw takes one random
+number, made of a request's seed and its count of tokens alone, so that no other row of the batch can change it.
 """
 
 import sys
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-LARGEST = 1e30     # larger logits and parameters are cut to it: infinity minus infinity would be no number
+from .kernels import draw
+from .kernels.draw import LARGEST
+
 _MASK64 = (1 << 64) - 1
 
 
@@ -24,9 +26,13 @@ def _mix64(x):
 
 
 def draw_key(seed, index):
-    """The random key, two 32-bit words, of a request's index-th draw."""
-    x = _mix64((_mix64(seed & _MASK64) + index) & _MASK64)
-    return x >> 32, x & 0xFFFFFFFF
+    """The random key, 64 bits, of a request's index-th draw."""
+    return _mix64((_mix64(seed & _MASK64) + index) & _MASK64)
+
+
+def draw_number(seed, index):
+    """The random number of a request's index-th draw: uniform in [0, 1), a multiple of 2^-24, so that fp32 holds it."""
+    return (draw_key(seed, index) >> 40) / (1 << 24)
 
 
 @dataclass
@@ -50,20 +56,15 @@ def sample(logits, works, previous=None):
     """
     params = [w.sequence.params for w in works]
     raw = logits.astype(mx.float32)
-    if not any(w.sequence.guide or p.temperature or p.logit_bias or _penalties(p) for w, p in zip(works, params)):
-        return _with_logprobs(Sampled(mx.argmax(raw, axis=-1).astype(mx.int32)), raw, params)
-    logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
-    logits = _guided(logits, works)
-    greedy = mx.argmax(logits, axis=-1).astype(mx.int32)
-    if all(p.temperature == 0 for p in params):
-        tokens = greedy
-    else:
-        hot = _column([p.temperature for p in params])
-        # Below the best logit, so that a temperature near 0 cannot make several of them infinite.
-        below = logits - mx.maximum(mx.max(logits, axis=-1, keepdims=True), -LARGEST)
-        noisy = _filter(below, params) / mx.where(hot > 0, hot, 1.0) + _gumbel(works, logits.shape[-1])
-        tokens = mx.where(hot[:, 0] > 0, mx.argmax(noisy, axis=-1).astype(mx.int32), greedy)
-    return _with_logprobs(Sampled(tokens), raw, params)
+    logits = raw
+    if any(w.sequence.guide or p.logit_bias or _penalties(p) for w, p in zip(works, params)):
+        logits = _guided(mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST), works)
+    if not any(p.temperature for p in params):
+        return _with_logprobs(Sampled(draw.most_likely(logits)), raw, params)
+    numbers = [draw_number(w.sequence.seed, w.start + w.count) for w in works]
+    given = draw.settings(*([getattr(p, n) for p in params] for n in ("temperature", "top_k", "top_p", "min_p")), numbers,
+                          raw.shape[-1])
+    return _with_logprobs(Sampled(draw.apply(logits, given)), raw, params)
 
 
 def _penalties(p):
@@ -88,33 +89,6 @@ def _with_logprobs(sampled, raw, params):
             sampled.top_ids = mx.take_along_axis(top, order, axis=-1).astype(mx.int32)
             sampled.top_logprobs = mx.take_along_axis(values, order, axis=-1)
     return sampled
-
-
-def _filter(logits, params):
-    """logits with what top-k, top-p and min-p exclude at -inf. Of equally likely tokens the lower ids come first."""
-    vocabulary = logits.shape[-1]
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    keep = None
-    if any(p.min_p > 0 for p in params):
-        least = _column([np.log(p.min_p) if p.min_p > 0 else -np.inf for p in params])
-        keep = logprobs >= mx.max(logprobs, axis=-1, keepdims=True) + least
-    if any(0 < p.top_k < vocabulary or p.top_p < 1 for p in params):
-        order = mx.argsort(-logprobs, axis=-1)
-        mass = mx.exp(mx.take_along_axis(logprobs, order, axis=-1))
-        before = mx.cumsum(mass, axis=-1) - mass          # mass of the more likely tokens
-        rank = mx.arange(vocabulary)[None]
-        k = mx.array([min(p.top_k or vocabulary, vocabulary) for p in params])[:, None]
-        top_p = _column([p.top_p if p.top_p < 1 else np.inf for p in params])
-        kept = ((rank < k) & (before < top_p)) | (rank == 0)
-        kept = mx.put_along_axis(kept, order, kept, axis=-1)         # from ranks back to token ids
-        keep = kept if keep is None else keep & kept
-    return logits if keep is None else mx.where(keep, logits, -np.inf)
-
-
-def _gumbel(works, vocabulary):
-    """float32 [S, vocabulary] of Gumbel noise, each row from its own key."""
-    keys = np.array([draw_key(w.sequence.seed, w.start + w.count) for w in works], np.uint32)
-    return mx.vmap(lambda key: mx.random.gumbel((vocabulary,), key=key))(mx.array(keys))
 
 
 def _guided(logits, works):

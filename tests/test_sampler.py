@@ -11,11 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxr.errors import RequestError
-from mlxr.sampler import draw_key, sample
+from mlxr.kernels import library
+from mlxr.sampler import draw_key, draw_number, sample
 from mlxr.scheduler import Work
 from mlxr.sequence import MAX_LOGPROBS, SamplingParams, Sequence
 
 VOCABULARY = 37
+
+
+@pytest.fixture(autouse=True, params=["kernel", "twin"])
+def way(request):
+    """Everything here holds for the kernel draw and for its twin."""
+    if request.param == "kernel":
+        yield
+    else:
+        with library.aside():
+            yield
 
 
 def work(params, prompt=(1,), generated=(), source=-1, seed=0):
@@ -213,7 +224,8 @@ def test_keys_are_unique():
     seeds = [0, 1, 2, 2**31, 2**32, 2**63, 2**64 - 1, *range(10, 50)]
     keys = {draw_key(seed, index) for seed in seeds for index in range(2000)}
     assert len(keys) == 47 * 2000
-    assert all(0 <= word < 2**32 for key in keys for word in key)
+    assert all(0 <= key < 2**64 for key in keys)
+    assert all(0 <= draw_number(seed, 3) < 1 for seed in seeds)
 
 
 def test_a_draw_depends_on_seed_and_index_alone():

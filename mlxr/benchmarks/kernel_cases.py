@@ -7,7 +7,7 @@ import numpy as np
 
 from ..batch import build_batch
 from ..calibration import made_up
-from ..kernels import (attend, int8_split, library, low_rank, merge, q_gemm, q_gemm_int8, q_gemv, q_matmul, q_rows, read_bound, rms_norm,
+from ..kernels import (attend, draw, int8_split, library, low_rank, merge, q_gemm, q_gemm_int8, q_gemv, q_matmul, q_rows, read_bound, rms_norm,
                        rope, seal)
 from ..kernels.host_call import ELEMENT_OF
 from ..kernels.paged import PagedShape
@@ -221,6 +221,22 @@ def norming(model, rows):
 
     return Case(ours, lambda i: [mx.fast.rms_norm(x[i % len(x)], gain, eps)], "mx.fast.rms_norm", rows * width * (dtype().size + 4), 0.0,
                 lambda: [(ours(0)[0], rms_norm.reference(x[0], gain, eps))], copies)
+
+
+def drawing(model, rows):
+    """draw: that many rows of logits, by top-k 40 and top-p 0.95. MLX's operations, which sort, are those of the twin."""
+    width = model.vocabulary
+    x = [_random(rows, width, seed=i).astype(mx.float32) for i in range(4)]
+    given = draw.settings([0.8] * rows, [40] * rows, [0.95] * rows, [0.05] * rows, np.linspace(0, 0.9, rows), width)
+    table = mx.array(given)
+    mx.eval(x, table)
+    k = draw.kernel()
+
+    def ours(i):
+        return k([x[i % 4], table], [(rows,), (rows, width)], (-(-rows // k.sgs), 1, 1), (rows, width))[:1]
+
+    return Case(ours, lambda i: [draw.reference(x[i % 4], given)], "sort, cumsum", rows * width * 4, 0.0,
+                lambda: [(ours(0)[0], draw.reference(x[0], given))], 4)
 
 
 def splitting(model, rows):

@@ -102,6 +102,11 @@ def norm(model, rows):
     return Planned("rms_norm", model.name, f"{rows} rows of {model.hidden}", 2e8, lambda: cases.norming(model, rows))
 
 
+def draw(model, rows):
+    return Planned("draw", model.name, f"{rows} rows of {model.vocabulary}", 4 * 8.0 * rows * model.vocabulary,
+                   lambda: cases.drawing(model, rows))
+
+
 def read_bound(mib=256):
     return Planned("read_bound", "", f"{mib} MiB", mib * 3e6, lambda: cases.reading(mib << 20))
 
@@ -132,7 +137,7 @@ def _tiny():
     yield gemv(SMALL, "qkv")
     yield gemm(SMALL, "o", 16)
     yield rows(SMALL, 16)
-    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1), norm(SMALL, 8), split(SMALL, 8),
+    yield from (attend(SMALL, 512), prefill(SMALL, 512), merge(SMALL), seal(SMALL, 2), rope(SMALL, 1), norm(SMALL, 8), split(SMALL, 8), draw(SMALL, 1),
                 gemm_int8(SMALL, "o", 8))
 
 
@@ -155,6 +160,7 @@ def _quick():
     yield from (merge(SMALL), seal(SMALL), seal(EIGHT), seal(SMALL, 8, "q8"))
     yield from (rope(SMALL, n) for n in (1, 512))
     yield from (norm(SMALL, n) for n in (8, 512))
+    yield from (draw(SMALL, n) for n in (1, 8))
     yield from (gemm_int8(SMALL, "gate_up", n) for n in (2, 8, 16))
     yield split(SMALL, 8)
 
@@ -177,5 +183,6 @@ def _full():
         yield from (seal(model, n, kv) for n in (1, 8) for kv in ("f16", "bf16", "f32", "q8"))
         yield from (rope(model, n) for n in (1, 16, 512))
         yield from (norm(model, n) for n in (1, 16, 512))
+        yield from (draw(model, n) for n in (1, 8))
         yield from (gemm_int8(model, m, n) for m in model.matrices for n in (2, 8, 16))
         yield split(model, 8)

@@ -21,6 +21,7 @@ def kernel_cases(every=False):
     yield _planned("read_bound", "1 MiB", lambda: cases.reading(1 << 20))
     yield _planned("rope", "3 tokens", lambda: cases.rotation(SMALL, 3))
     yield _planned("rms_norm", "5 rows", lambda: cases.norming(SMALL, 5))
+    yield _planned("draw", "3 rows", lambda: cases.drawing(SMALL, 3))
     yield _planned("int8_split", "5 rows", lambda: cases.splitting(SMALL, 5))
     yield _planned("merge", "2 tokens of 5 parts", lambda: cases.merging(SMALL, 2, 5))
     for name in formats.NAMES if every else ("f16", "q8", "q4"):

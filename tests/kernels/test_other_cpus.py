@@ -1,16 +1,16 @@
-"""Paged attention, seal, rope and rms_norm as other CPUs compute them: AVX2, plain C++, and 64-bit ARM under qemu-user."""
+"""Paged attention, seal, rope, rms_norm and draw as other CPUs compute them: AVX2, plain C++, and 64-bit ARM under qemu-user."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from kernels import test_neon, test_rms_norm, test_rope
+from kernels import test_draw, test_neon, test_rms_norm, test_rope
 from kernels.cases import Layer, Story, relative
 from kernels.matrices import FORMS, needs_compiler
-from mlxr.kernels import attend, fallback, host_call, library, merge, prefill, q_rows, rms_norm, rope, seal
+from mlxr.kernels import attend, draw, fallback, host_call, library, merge, prefill, q_rows, rms_norm, rope, seal
 
 pytestmark = [pytest.mark.slow, needs_compiler]
-MODULES = (attend, prefill, merge, seal, rope, rms_norm, q_rows)
+MODULES = (attend, prefill, merge, seal, rope, rms_norm, q_rows, draw)
 NEON = pytest.param("neon", marks=test_neon.pytestmark[1])
 
 
@@ -90,3 +90,10 @@ def test_rope_and_rms_norm(cpu, dtype):
     x, gain, want = test_rms_norm.case(5, 100, dtype)
     assert relative(rms_norm.apply(x, gain, test_rms_norm.EPS), want) <= test_rms_norm.TOLERANCE
     assert cpu[0] == 2
+
+
+def test_drawing(cpu):
+    x, given, inputs = test_draw.launched()
+    tokens = np.array(draw.apply(inputs[0], np.array(inputs[1])))
+    assert all(test_draw.right(t, row, one) for t, row, one in zip(tokens, x, given))
+    assert cpu[0] == 1
