@@ -5,7 +5,6 @@ import functools
 import mlx.core as mx
 import numpy as np
 
-from . import library
 from .library import Kernel
 
 LARGEST = 1e30     # larger logits and parameters are cut to it: infinity minus infinity would be no number
