@@ -44,6 +44,24 @@ def test_files_that_are_named_exist(page):
         assert (REPO / name).exists() or "NAME" in name, name
 
 
+SOURCE = "\n".join(p.read_text() for p in sorted((REPO / "mlxr").rglob("*.py")))
+
+
+def test_messages_that_troubleshooting_explains_are_said():
+    """Each piece between numbers and names of a quoted message is somewhere in the source."""
+    table = (DOCS / "troubleshooting.md").read_text().partition("| variable |")[0]
+    quoted = [q for row in re.findall(r"^\| (.*?) \|", table, re.M) for q in re.findall(r"`([^`]{12,})`", row)]
+    assert len(quoted) >= 6
+    for message in quoted:
+        for piece in re.split(r"\.\.\.|: |\bN\b|\bM\b|\bNAME\b", message):
+            assert piece.strip(" ,") in SOURCE, f"{message}: {piece!r} is said nowhere"
+
+
+def test_every_variable_is_explained():
+    page = (DOCS / "troubleshooting.md").read_text()
+    assert not [v for v in sorted(set(re.findall(r"\bMLXR_[A-Z]+\b", SOURCE))) if f"| `{v}` |" not in page]
+
+
 def test_the_page_on_gpus_has_every_kernel():
     text = (DOCS / "gpu.md").read_text()
     assert not [name for name in source.names() if f"`{name}`" not in text]
