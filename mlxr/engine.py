@@ -11,7 +11,7 @@ from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import (give_back, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages, steady_heap,
+from .memory import (give_back, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages, steady_heap, table_bytes,
                      tail_bytes, token_bytes)
 from .models import seam, zoo
 from .models.build import load_model
@@ -105,7 +105,8 @@ class Engine:
         if any(f.k.before_rope for f in formats):
             formats = calibration.fitted(formats, [s for s in self.specs if s], name, model_config, config, self.context)
         self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
-        pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes, self.scratch_bytes, self.dtype)
+        self.table_bytes = table_bytes(self.specs, formats, config.page_size, self.context)
+        pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes + self.table_bytes, self.scratch_bytes, self.dtype)
         self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
                                    prefix_cache=config.prefix_cache and not self.recurrent)
@@ -297,9 +298,9 @@ class Engine:
             "page_size": config.page_size, "pages": self.pool.pages,
             "dtype": str(self.dtype).removeprefix("mlx.core."), "context": self.context,
             "layers": len(heads), "recurrent": self.recurrent,
-            "weights_bytes": self.weights_bytes, "pool_bytes": pool, "tail_bytes": tails,
+            "weights_bytes": self.weights_bytes, "table_bytes": self.table_bytes, "pool_bytes": pool, "tail_bytes": tails,
             "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
-            "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + pool + tails),
+            "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + self.table_bytes + pool + tails),
             "requests_bytes": requests_bytes(), "disk_bytes_most": 2 * BEHIND if config.cache_dir else 0,
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),

@@ -57,6 +57,12 @@ def token_bytes(specs, formats, page_size):
     return page_bytes(specs, formats, page_size) / page_size
 
 
+def table_bytes(specs, formats, page_size, context):
+    """Bytes of what layers keep beside their pages: tables of calibrated formats, for sequences of `context` tokens."""
+    stored = [s for s in specs if s]
+    return sum(f.k.table_bytes(s.kv_heads, s.dk, s.dv, page_size, context // page_size) for s, f in zip(stored, per_layer(formats, stored)))
+
+
 def tail_bytes(specs, page_size, slots, dtype):
     """Bytes of the tails of `slots` sequences in all layers."""
     return sum(s.kv_heads * (s.dk + s.dv) * page_size * slots * dtype.size for s in specs if s)
@@ -163,8 +169,8 @@ def requests_bytes():
 
 
 def memory_bytes(info):
-    """Bytes that an engine's weights, page pool, tails and scratch take together at most. info: of Engine.info."""
-    return sum(info[name] for name in ("weights_bytes", "pool_bytes", "tail_bytes_most", "scratch_bytes"))
+    """Bytes that an engine's weights, tables, page pool, tails and scratch take together at most. info: of Engine.info."""
+    return sum(info[name] for name in ("weights_bytes", "table_bytes", "pool_bytes", "tail_bytes_most", "scratch_bytes"))
 
 
 class Limits:

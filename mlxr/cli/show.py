@@ -33,11 +33,11 @@ def engine_lines(info):
 
 def memory_table(info):
     """What memory is for, a line each."""
-    rows = [("weights", info["weights_bytes"]), ("page pool", info["pool_bytes"]), ("tails, at most", info["tail_bytes_most"]),
+    rows = [("weights", info["weights_bytes"]), ("calibration's tables", info["table_bytes"]), ("page pool", info["pool_bytes"]), ("tails, at most", info["tail_bytes_most"]),
             ("scratch, estimated", info["scratch_bytes"]), ("Python, libraries", info["process_bytes"]),
             ("requests, estimated", info["requests_bytes"]), ("pages from, to disk", info["disk_bytes_most"])]
     rows.append(("together", sum(n for _, n in rows)))
-    return [f"  {name:<20}{bytes_text(n):>12}" for name, n in rows if n]
+    return [f"  {name:<21}{bytes_text(n):>12}" for name, n in rows if n]
 
 
 def run_lines(stats, peak):

@@ -79,6 +79,10 @@ class Encoding:
         """32-bit words of its part of a record."""
         raise NotImplementedError
 
+    def table_bytes(self, heads, d, dv, page, pages):
+        """Bytes that one layer keeps beside its pages, for sequences of so many: a calibration's tables."""
+        return 0
+
     def seal_floats(self, page, d, simdgroups):
         """Floats of threadgroup memory that encoding K takes in the kernel."""
         return 0

@@ -9,7 +9,7 @@ import os
 import mlx.core as mx
 
 from ..errors import ConfigError, UnsupportedModel
-from ..memory import machine_bytes, page_bytes, scratch_bytes, settled_pages, tail_bytes
+from ..memory import machine_bytes, page_bytes, scratch_bytes, settled_pages, table_bytes, tail_bytes
 from ..pages.format import effective_bits
 from ..pages.formats import NAMES, page_format
 from ..pages.pool import LayerSpec
@@ -102,13 +102,14 @@ def _here(model, specs, formats, config):
     out = {"memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "usable_bytes": machine_bytes(),
            "page_format": config.kv, "dtype": str(model.dtype).removeprefix("mlx.core."), "context": context,
            "max_batch": config.max_batch, "weights_bytes": model.weights, "scratch_bytes": scratch,
+           "table_bytes": (tables := table_bytes(specs, chosen, config.page_size, context)),
            "tail_bytes": tail_bytes(specs, config.page_size, 1, model.dtype),
            "tail_bytes_most": tail_bytes(specs, config.page_size, config.max_batch, model.dtype)}
     try:
-        pages = settled_pages(specs, chosen, config, context, weights, scratch, model.dtype)
+        pages = settled_pages(specs, chosen, config, context, weights + tables, scratch, model.dtype)
         pool = (pages + 1) * page_bytes(specs, chosen, config.page_size)
-        out |= {"pages": pages, "pool_bytes": pool, "allocated_bytes": weights + pool + out["tail_bytes"],
-                "most_bytes": weights + pool + out["tail_bytes_most"] + scratch, "fits": True}
+        out |= {"pages": pages, "pool_bytes": pool, "allocated_bytes": weights + tables + pool + out["tail_bytes"],
+                "most_bytes": weights + tables + pool + out["tail_bytes_most"] + scratch, "fits": True}
     except ConfigError as e:
         if config.pool_bytes or config.memory_bytes or config.memory_share:
             raise
@@ -140,7 +141,7 @@ def _capacity(model, specs, formats, config, room, weights, dtype):
     """Tokens of one sequence, the same within the model's context, and users of 8k tokens each, in `room` bytes."""
     size, one = config.page_size, page_bytes(specs, formats, config.page_size)
     page_zero = one
-    fixed = weights + page_zero + scratch_bytes(model.config, model.vocabulary, config.token_budget, 0, dtype.size)
+    fixed = weights + page_zero + table_bytes(specs, formats, size, model.context) + scratch_bytes(model.config, model.vocabulary, config.token_budget, 0, dtype.size)
     row = tail_bytes(specs, size, 1, dtype) + 8 * model.vocabulary * 4           # a sequence's tail, and its row of logits
     tokens = max(0, (room - fixed - row) // one * size)
     user = USER // size * one + row

@@ -10,12 +10,14 @@ import pytest
 from helpers.command import mlxr
 from helpers.tiny import tiny_engine, tiny_model
 
+from mlxr.calibration import made_up
 from mlxr.cli.main import main
 from mlxr.config import EngineConfig
 from mlxr.engine import load_engine
 from mlxr.errors import ConfigError, UnsupportedModel
-from mlxr.memory import scratch_bytes, settled_pages
+from mlxr.memory import scratch_bytes, settled_pages, table_bytes
 from mlxr.pages.formats import NAMES, page_format
+from mlxr.pages.pool import LayerSpec
 from mlxr.planning import macs
 from mlxr.planning.configs import CONFIGS
 from mlxr.planning.model import from_name, from_numbers
@@ -81,6 +83,18 @@ def test_sizes_are_what_an_engine_allocates(model_path):
         assert planned["weights_bytes"] == pytest.approx(info["weights_bytes"], rel=0.01)
         assert planned["allocated_bytes"] == pytest.approx(real, rel=0.01), (planned, info)
         del engine
+
+
+@pytest.mark.parametrize("name", ["q3", "q2", "q3:bits=1.75"])
+@pytest.mark.parametrize("dim, v_dim", [(64, 64), (128, 64)])
+def test_tables_of_a_calibration_are_counted(name, dim, v_dim):
+    """What calibrated formats keep beside pages, to the byte; an engine and a plan count it with this function."""
+    fitted = made_up(page_format(f"k:{name},v:q8"), 3, dim, v_dim, 64, 40)
+    arrays = [a for a in vars(fitted.k.tables).values() if isinstance(a, mx.array)]
+    assert sum(a.nbytes for a in arrays) == table_bytes([LayerSpec(3, dim, v_dim)], fitted, 64, 40 * 64)
+    assert table_bytes([LayerSpec(3, dim, v_dim)], page_format("q4"), 64, 4096) == 0
+    with_tables = plan_of("llama-3-8b", kv=name, context=2048)["here"]
+    assert with_tables["table_bytes"] > 32 * 8 * 2 * 128 * 64 * 4 and plan_of("llama-3-8b", context=2048)["here"]["table_bytes"] == 0
 
 
 @pytest.mark.parametrize("share", [None, 0.5])

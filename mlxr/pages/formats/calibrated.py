@@ -197,6 +197,13 @@ class Calibrated(Encoding):
     def words(self, page, d):
         return page // 32 * self.planes(d) + page // 4
 
+    def table_bytes(self, heads, d, dv, page, pages):
+        """Of the arrays that Tables makes, in the order of its lines."""
+        block, planes, turns = self.block_of(d), self.planes(d), (pages + 1) * d
+        constants = d + page * d + heads * (2 * d * block + 5 * d + 2 * 6 * 32 + 16 + 2 * dv) + turns
+        own = heads * (3 * d + 2 * d * block + dv + 1 + d * (1 << MOST) + d * ((1 << MOST) - 1) + planes + planes * d)
+        return 4 * (turns + page * d + 2 * d + own + constants) + heads * d
+
     def read_floats(self, d, on):
         return 32 * (self.block_of(d) + ROWS) + (-(-self.planes(d) // 32) * 32 if on == "metal" else 0)
 
