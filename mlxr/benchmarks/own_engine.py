@@ -1,5 +1,6 @@
 """The contestant mlxr: its engine, stepped as the API steps it. One set of weights; an engine of its own for each cell."""
 
+import gc
 import time
 
 from ..config import EngineConfig
@@ -74,6 +75,7 @@ class OwnEngine:
         return note
 
     def _engine(self, kv, batch, tokens, pool_tokens):
+        gc.collect()                                  # the engine before is part of circles, and its pool would be counted
         give_back()
         reset_peak()
         engine, size = self.loaded, self.config["page_size"]

@@ -3,6 +3,7 @@
 import itertools
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,14 @@ def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestan
         for ps in pages:
             assert (records[ps] == first[[i % some for i in range(5)]]).all()
     assert (contestant.used()["fill_seconds"] is None) == (computed < 96)
+
+
+def test_one_pool_at_a_time(contestant):
+    contestant.size("q8", 8, 5, 0, 1)
+    contestant.warm()
+    before = weakref.ref(contestant.engine)
+    contestant.size("q8", 8, 5, 0, 2)
+    assert before() is None
 
 
 def test_a_context_past_the_models_is_measured_and_said(contestant):
