@@ -31,6 +31,9 @@
 #define CODES (K_PAGE ? QUERY : 0)                        // and in units of a page's codes
 
 #include "softmax.h"
+#ifdef HELD
+#include "held_page.h"
+#endif
 
 // One stored page, while the next one is fetched.
 inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> next, tptr<float> qs, tptr<float> ps,
@@ -295,6 +298,9 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
 #ifdef K_DECODED
               dptr<const float> tables,
 #endif
+#ifdef HELD
+              dptr<const int> slots, dptr<const HTYPE> held,
+#endif
 #if SPLIT
               dptr<float> part, dptr<float> lse,
 #else
@@ -355,6 +361,11 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
             for (int page = from; page < to; ++page) {
                 dptr<const uint> next = rec;
                 if (page + 1 < to) next = records + record_at(pages[page + 1], kv_heads, at.h);
+#ifdef HELD
+                int slot = slots[tg.z * wide + page];
+                if (slot > 0) held_page(a, held_at(held, slot, kv_heads, at.h), qs, ps, lane, at, page);
+                else
+#endif
 #ifdef K_DECODED
                 stored_page(a, rec, next, qs, ps, tables, kv_heads, lane, at, page);
 #else

@@ -27,6 +27,10 @@ struct visit {
     int base, n, page, stride;
     dptr<const uint> rec;
     dptr<const KVTYPE> k, v;
+#ifdef HELD
+    int slot;                                             // of a stored page that is held as plain numbers, or 0
+    dptr<const HTYPE> held;
+#endif
 #ifdef K_DECODED
     dptr<const float> tables;
     tptr<float> room;                                     // K_TEAMS times K_SCRATCH and K_STAGED
@@ -43,6 +47,12 @@ inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloa
 inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
     if (x.page >= 0) {
         int t = x.base % PAGE;
+#ifdef HELD
+        if (x.slot > 0) {
+            for (int d = sg; d < KC; d += SGS) kv[lane + d * 32] = held_k(x.held, lane, from + d, t);
+            return;
+        }
+#endif
 #ifdef K_DECODED
         dptr<const float> head = head_of(x.tables, x.h);
         tptr<float> room = x.room + sg % K_TEAMS * (K_SCRATCH + K_STAGED), rows = room + 32 * K_BLOCK;
@@ -104,6 +114,12 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         token y;
         if (x.page >= 0) {
             int own = x.base % PAGE + t;
+#ifdef HELD
+            if (x.slot > 0) {
+                UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+                    UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = held_v(x.held, lane, own, i, j);
+            } else {
+#endif
             UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
                 vuint w[V_LOADS];
 #if V_LOADS == 1
@@ -117,6 +133,9 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
             }
 #ifdef V_FIRST
             if (own == 0 && x.page == 0) v_first(y, head_of(x.tables, x.h), lane, 1, 1.0f);
+#endif
+#ifdef HELD
+            }
 #endif
         } else {
             UNROLL for (int i = 0; i < V_COLUMNS; ++i)
@@ -190,6 +209,9 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
 #ifdef K_DECODED
                dptr<const float> tables,
 #endif
+#ifdef HELD
+               dptr<const int> slots, dptr<const HTYPE> held,
+#endif
                dptr<OTYPE> out, int kv_heads, int wide, int window, int tiles, int tokens, GRID) {
     sequence s = sequence_at(sequences, tg.z);
     int h = tg.y, rows = s.count * G, row0 = (tiles - 1 - tg.x) * (SGS * M);     // the tiles that see most come first
@@ -240,11 +262,19 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
             x.h = h;
 #endif
             x.rec = records;
+#ifdef HELD
+            x.slot = 0;
+            x.held = held;
+#endif
             if (i < stored) {
                 x.base = (from + i) * BLOCK;
                 x.n = BLOCK;
                 x.page = x.base / PAGE;
                 x.rec = records + record_at(pages[x.page], kv_heads, h);
+#ifdef HELD
+                x.slot = slots[tg.z * wide + x.page];
+                x.held = held_at(held, x.slot, kv_heads, h);
+#endif
                 x.k = k;
                 x.v = v;
             } else if (i < stored + tail) {

@@ -20,6 +20,7 @@ class Part:
     COMPLETE pages (those sealed by this step included), OUT (the first token's row of the launch's output), two spare.
     table int32 [B, W]: page ids, W a power of two, 8 or more; what a sequence does not have is page 0, which stays zero.
     rows: new tokens in all. most: of one sequence. chunks: whether these are the sequences with many.
+    slots int32 [B, W]: where these pages are held as plain numbers (pages/held.py), or 0; None where no pages are.
     """
 
     works: list
@@ -28,6 +29,7 @@ class Part:
     rows: int
     most: int
     chunks: bool
+    slots: mx.array | None = None
     launches: dict = field(default_factory=dict)   # what a kernel worked out for this part, by the kernel's key
 
 
@@ -37,8 +39,9 @@ class Batch:
 
     All int32. tokens, positions [T]; a sequence's tokens are consecutive. sampled [S]: rows of tokens, or None.
     seal_pages [P]: page ids, or None. seal_rows [P * page_size]: their tokens, as rows of the tails (below
-    slots * page_size) or, from there on, of the new tokens. seal_numbers [P]: which page of its sequence each is. tail_rows [U], tail_source [U]: rows of the tails that are
-    written, and the new tokens they get; or None.
+    slots * page_size) or, from there on, of the new tokens. seal_numbers [P]: which page of its sequence each is.
+    first_slots, first_rows: the same of pages that are held in place of records (held: a Held, or None): their slots.
+    tail_rows [U], tail_source [U]: rows of the tails that are written, and the new tokens they get; or None.
     slots: tail slots there are. start: position of the first token where the batch is one sequence, else None.
     """
 
@@ -54,12 +57,20 @@ class Batch:
     tail_rows: mx.array | None
     tail_source: mx.array | None
     start: int | None = None
+    held: object = None
+    first_slots: mx.array | None = None
+    first_rows: mx.array | None = None
     shared: dict = field(default_factory=dict)     # what all layers use and the first of them computed
 
     @cached_property
     def starts(self):
         """Row of the first new token of each sequence."""
         return [0, *accumulate(w.count for w in self.works)][:-1]
+
+    @property
+    def completes(self):
+        """Whether a page is complete now."""
+        return self.seal_pages is not None or self.first_slots is not None
 
     @cached_property
     def all_sampled(self):
@@ -74,23 +85,26 @@ class Batch:
     @cached_property
     def in_tails(self):
         """(tail_rows, tail_source) where each new token goes to its tail, also one that completes a page."""
-        if self.seal_pages is None:
+        if not self.completes:
             return self.tail_rows, self.tail_source
         rows = [w.slot * self.page_size + i % self.page_size for w in self.works for i in range(w.start, w.start + w.count)]
         return _ints(rows), _ints(range(len(rows)))
 
     @cached_property
     def full_tails(self):
-        """seal_rows of pages that lie whole in their tails: of a batch of one new token a sequence."""
-        last = self.page_size - 1
-        return _ints([w.slot * self.page_size + i for w in self.works if w.start % self.page_size == last for i in range(last + 1)])
+        """seal_rows of pages that lie whole in their tails: of a batch of one new token a sequence; and first_rows."""
+        size, rows = self.page_size, ([], [])
+        for w in self.works:
+            if w.start % size == size - 1:
+                rows[self.held is not None and w.start // size < self.held.first].extend(range(w.slot * size, (w.slot + 1) * size))
+        return _ints(rows[0]), _ints(rows[1])
 
     @cached_property
     def parts(self):
         """([Part, ...], order): first the sequences with few new tokens, then those with many. order: rows of the
         parts' concatenated outputs that make the batch's, or None where these are the batch's as they are."""
         kinds = [[i for i, w in enumerate(self.works) if (w.count > FEW) == many] for many in (False, True)]
-        parts = [_part([self.works[i] for i in kind], [self.starts[i] for i in kind], self.page_size) for kind in kinds if kind]
+        parts = [_part([self.works[i] for i in kind], [self.starts[i] for i in kind], self) for kind in kinds if kind]
         rows = [self.starts[i] + t for kind in kinds for i in kind for t in range(self.works[i].count)]
         order = None if rows == list(range(len(rows))) else _ints(np.argsort(rows))
         return parts, order
@@ -107,7 +121,7 @@ class Batch:
         for work in self.works:
             by_count.setdefault(work.count, []).append((row, work))
             row += work.count
-        return [make_group(members, self.page_size, self.slots, len(by_count) == 1) for members in by_count.values()]
+        return [make_group(members, self.page_size, self.slots, len(by_count) == 1, self.held) for members in by_count.values()]
 
 
 def _sequences(works, starts, page_size):
@@ -118,17 +132,19 @@ def _sequences(works, starts, page_size):
     return mx.array(rows)
 
 
-def _table(works):
+def _table(works, place=None):
+    """int32 [B, W] of the works' pages; of what place(page) gives for each."""
     wide = max(8, *(len(w.pages) for w in works))
     table = np.zeros((len(works), 1 << (wide - 1).bit_length()), np.int32)
     for i, w in enumerate(works):
-        table[i, :len(w.pages)] = w.pages
+        table[i, :len(w.pages)] = [place(p) for p in w.pages] if place else w.pages
     return mx.array(table)
 
 
-def _part(works, starts, page_size):
-    counts = [w.count for w in works]
-    return Part(works, _sequences(works, starts, page_size), _table(works), sum(counts), max(counts), max(counts) > FEW)
+def _part(works, starts, batch):
+    counts, held = [w.count for w in works], batch.held
+    return Part(works, _sequences(works, starts, batch.page_size), _table(works, held and held.record), sum(counts), max(counts),
+                max(counts) > FEW, held and _table(works, held.slot))
 
 
 def tail_slots(needed):
@@ -142,10 +158,11 @@ def _plain_rows(work, row, page_size, slots):
     return [*range(old, old + work.start % page_size), *range(new, new + work.count)]
 
 
-def build_batch(works, page_size, slots, previous=None):
-    """The Batch of some works (of one plan). slots: tail slots there are now; previous: the last step's tokens [S]."""
+def build_batch(works, page_size, slots, previous=None, held=None):
+    """The Batch of some works (of one plan). slots: tail slots there are now; previous: the last step's tokens [S]; held: a
+    Held, where there are held pages."""
     host, source, positions, sampled = [], [], [], []
-    seal_pages, seal_rows, seal_numbers, tail_rows, tail_source = [], [], [], [], []
+    seal_pages, seal_rows, seal_numbers, tail_rows, tail_source, first_slots, first_rows = [], [], [], [], [], [], []
     for work in works:
         row, end = len(positions), work.start + work.count
         tokens = work.sequence.tokens[work.start:end]
@@ -156,16 +173,21 @@ def build_batch(works, page_size, slots, previous=None):
             sampled += range(row if work.every else row + work.count - 1, row + work.count)
         first, complete = work.start // page_size, end // page_size
         if complete > first:
-            seal_pages += work.pages[first:complete]
-            seal_numbers += range(first, complete)
-            seal_rows += _plain_rows(work, row, page_size, slots)[:(complete - first) * page_size]
+            rows = _plain_rows(work, row, page_size, slots)[:(complete - first) * page_size]
+            apart = max(first, min(complete, held.first)) if held else first       # pages before this one are held
+            first_slots += [held.slot(page) for page in work.pages[first:apart]]
+            first_rows += rows[:(apart - first) * page_size]
+            seal_pages += work.pages[apart:complete]
+            seal_numbers += range(apart, complete)
+            seal_rows += rows[(apart - first) * page_size:]
         left = end % page_size if complete > first else work.count       # new tokens that stay in the tail
         tail = work.slot * page_size + end % page_size
         tail_rows += range(tail - left, tail)
         tail_source += range(row + work.count - left, row + work.count)
     tokens = _tokens(host, source, previous)
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
-                 _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None)
+                 _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
+                 held, _ints(first_slots), _ints(first_rows))
 
 
 def _tokens(host, source, previous):
@@ -191,7 +213,8 @@ class Group:
 
     B sequences of n tokens, W pages at most, M plain tokens at most. All int32.
     rows  [B, n]: rows of the batch's tokens.        query [B, n]: their positions.
-    table [B, W]: complete pages, padded with page 0. pages [B]: how many are complete.
+    table [B, W]: complete pages, padded with page 0. pages [B]: how many are complete. firsts [B, F]: slots of the first F
+    of them, which are held in place of records; None where none are.
     own   [B, M]: where the plain K and V of the pages touched now lie, numbered as Batch.seal_rows.
     key   [B, M]: their positions, -1 for padding.   whole: the group is the whole batch, in order.
     """
@@ -203,6 +226,7 @@ class Group:
     own: mx.array
     key: mx.array
     whole: bool
+    firsts: mx.array | None = None
     masks: dict = field(default_factory=dict)
 
     def mask(self, page_size, window):
@@ -222,7 +246,7 @@ class Group:
         return self.masks[window]
 
 
-def make_group(members, page_size, slots, whole):
+def make_group(members, page_size, slots, whole, held=None):
     """The Group of [(row, work)] that all have the same count."""
     plain = [_plain_rows(work, row, page_size, slots) for row, work in members]
     complete = [(w.start + w.count) // page_size for _, w in members]
@@ -237,4 +261,8 @@ def make_group(members, page_size, slots, whole):
     steps = np.arange(members[0][1].count, dtype=np.int32)
     rows = np.array([r for r, _ in members], np.int32)[:, None] + steps
     query = np.array([w.start for _, w in members], np.int32)[:, None] + steps
-    return Group(mx.array(rows), mx.array(query), mx.array(table), _ints(complete), mx.array(own), mx.array(key), whole)
+    firsts = None
+    if held and min(held.first, wide):
+        firsts = mx.array(np.where(table > held.base, table - held.base, 0)[:, :held.first])
+        table = np.where(table > held.base, 0, table)
+    return Group(mx.array(rows), mx.array(query), mx.array(table), _ints(complete), mx.array(own), mx.array(key), whole, firsts)

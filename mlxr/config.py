@@ -20,6 +20,8 @@ class EngineConfig:
     dtype:         of activations and unquantized weights; None: as stored on a GPU, float32 on a CPU.
     kv:            page format: a name (`f16`, `bf16`, `f32`, `q8`, `q6`, `q4`, `k8v4`, `a4`, `mixed`), `k:q8,v:q4`, with
                    options as in `mixed:ratio=0.5,low=4`, and `skip=0:2,-2:` for layers in f16 (see pages/spec.py).
+    kv_sink:       so many first tokens of every sequence are kept in f16, rounded up to whole pages.
+    kv_dequant_cache: bytes for pages that are kept decoded beside the pool, those that decoding reads most recently; 0: none.
     calibration:   a file of `mlxr calibrate`, for formats that need one; None: looked for beside the model and in the cache.
     context:       tokens in one sequence at most; None: the model's own limit.
     past_limit:    whether `context` may pass that limit, for measurements of speed: what a model writes there is worth little.
@@ -39,6 +41,8 @@ class EngineConfig:
     max_batch: int = 32
     dtype: str | None = None
     kv: str = "f16"
+    kv_sink: int = 0
+    kv_dequant_cache: int = 0
     calibration: str | None = None
     context: int | None = None
     past_limit: bool = False
@@ -61,6 +65,10 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"{name} must be a whole number of at least 1, or None, not {value!r}")
+        for name in ("kv_sink", "kv_dequant_cache"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ConfigError(f"{name} must be a whole number of at least 0, not {value!r}")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.caldera_cache not in CALDERA_CACHES:

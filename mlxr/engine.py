@@ -11,8 +11,8 @@ from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import (give_back, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages, steady_heap, table_bytes,
-                     tail_bytes, token_bytes)
+from .memory import (give_back, held_pages, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages,
+                     steady_heap, table_bytes, tail_bytes, token_bytes)
 from .models import seam, zoo
 from .models.build import load_model
 from .models.fusion import fuse
@@ -106,10 +106,13 @@ class Engine:
             formats = calibration.fitted(formats, [s for s in self.specs if s], name, model_config, config, self.context)
         self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
         self.table_bytes = table_bytes(self.specs, formats, config.page_size, self.context)
-        pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes + self.table_bytes, self.scratch_bytes, self.dtype)
-        self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype)
+        self.sink = max(config.kv_sink, self.kv.sink)
+        *held, self.held_bytes = held_pages(self.specs, config, self.sink, self.dtype)
+        pages = settled_pages(self.specs, formats, config, self.context, self.weights_bytes + self.table_bytes, self.scratch_bytes,
+                              self.dtype, self.held_bytes)
+        self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype, held if self.held_bytes else None)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
-                                   prefix_cache=config.prefix_cache and not self.recurrent)
+                                   prefix_cache=config.prefix_cache and not self.recurrent, held=self.pool.held)
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
         give_back()                      # what loading and joining freed would stay resident beside the weights
         self.runner = Runner(model, self.pool, mode, shape.windows)
@@ -132,10 +135,9 @@ class Engine:
             return warn and warn(f"--cache-dir keeps nothing: {self._uncached}")
         formats = " ".join(map(repr, self.pool.formats))
         kind = (f"mlxr {__version__}, model {model}, {self.architecture}, {library.backend()}, {self.dtype}, "
-                f"pages of {self.config.page_size} tokens: {formats}")
-        store = PageStore(self.config.cache_dir, kind, page_bytes(self.specs, self.pool.formats, self.config.page_size),
-                          self.config.cache_dir_bytes)
-        self.persistence = Persistence(store, self.pool, self.scheduler)
+                f"pages of {self.config.page_size} tokens: {formats}" + (f", {self.pool.held.first} first in f16" if self.sink else ""))
+        self.persistence = Persistence(self.pool, self.scheduler, lambda record: PageStore(
+            self.config.cache_dir, kind, record, self.config.cache_dir_bytes))
 
     def close(self):
         """Write what is to outlast this process."""
@@ -294,13 +296,16 @@ class Engine:
             "backend": library.backend(), "kernels": self._kernels_text(),
             **({"threads": host_call.threads()} if library.backend() == "host" else {}),
             "page_format": self.kv.text, "kv_bits": effective_bits(heads, self.pool.formats, config.page_size),
-            "kv_bits_with_tail": effective_bits(heads, self.pool.formats, config.page_size, self.context, self.dtype),
+            "kv_bits_with_tail": effective_bits(heads, self.pool.formats, config.page_size, self.context, self.dtype, self.sink),
+            "sink": self.pool.held.first * config.page_size if self.sink else 0, "held_bytes": self.held_bytes,
+            "decoded_pages": self.pool.held.decoded if self.pool.held else 0,
             "page_size": config.page_size, "pages": self.pool.pages,
             "dtype": str(self.dtype).removeprefix("mlx.core."), "context": self.context,
             "layers": len(heads), "recurrent": self.recurrent,
             "weights_bytes": self.weights_bytes, "table_bytes": self.table_bytes, "pool_bytes": pool, "tail_bytes": tails,
             "tail_bytes_most": tail_bytes(heads, config.page_size, config.max_batch, self.dtype),
-            "scratch_bytes": self.scratch_bytes, "process_bytes": process_bytes(self.weights_bytes + self.table_bytes + pool + tails),
+            "scratch_bytes": self.scratch_bytes,
+            "process_bytes": process_bytes(self.weights_bytes + self.table_bytes + pool + tails + self.held_bytes),
             "requests_bytes": requests_bytes(), "disk_bytes_most": 2 * BEHIND if config.cache_dir else 0,
             "page_bytes": page_bytes(heads, self.pool.formats, config.page_size),
             "kv_bytes_per_token": token_bytes(heads, self.pool.formats, config.page_size),

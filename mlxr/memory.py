@@ -68,6 +68,28 @@ def tail_bytes(specs, page_size, slots, dtype):
     return sum(s.kv_heads * (s.dk + s.dv) * page_size * slots * dtype.size for s in specs if s)
 
 
+def held_bytes(specs, page_size, slots, size):
+    """Bytes of `slots` pages that are held as plain numbers of `size` bytes, beside the pool, in all layers."""
+    return slots * sum(s.kv_heads * (s.dk + s.dv) for s in specs if s) * page_size * size
+
+
+def held_pages(specs, config, sink, dtype):
+    """(first, firsts, decoded, bytes) of a pages.held.Held: pages at a sequence's beginning and slots for them, one sequence
+    each for max_batch, slots for decoded pages, and what all take. sink: first tokens that are kept in f16.
+
+    Raises ConfigError where kv_dequant_cache holds no page.
+    """
+    first = -(-sink // config.page_size)
+    size = 4 if config.kv_dequant_cache and dtype == mx.float32 else 2
+    one, firsts = held_bytes(specs, config.page_size, 1, size), first * config.max_batch
+    if config.pool_tokens is not None and config.pool_bytes is None:       # no more than these tokens can fill
+        firsts = min(firsts, max(first, -(-config.pool_tokens // config.page_size)))
+    decoded = config.kv_dequant_cache // one if one else 0
+    if config.kv_dequant_cache and one and not decoded:
+        raise ConfigError(f"kv_dequant_cache (--kv-dequant-cache) is {config.kv_dequant_cache} bytes, but one decoded page takes {one}")
+    return first, firsts, decoded, (1 + firsts + decoded) * one if firsts + decoded else 0
+
+
 def machine_bytes():
     """Bytes that this machine can give to a model: the recommended working set on a Mac, else what is available now."""
     if mx.metal.is_available():
@@ -118,8 +140,9 @@ def scratch_bytes(model_config, vocabulary, token_budget, max_batch, size=4):
     return arrays * KEPT // (KEPT - 1)
 
 
-def pool_budget(config, weights, tails, scratch):
-    """Bytes for the page pool in a budget for everything: config.memory_bytes, or memory_share of the machine.
+def pool_budget(config, weights, tails, scratch, held=0):
+    """Bytes for the page pool in a budget for everything: config.memory_bytes, or memory_share of the machine. held: of pages
+    beside the pool.
 
     The machine is its recommended working set on a Mac, else its main memory. Raises ConfigError, saying what is needed,
     when weights, tails and scratch leave nothing.
@@ -128,25 +151,26 @@ def pool_budget(config, weights, tails, scratch):
     if total is None:
         whole = machine_bytes() if mx.metal.is_available() else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         total = int(config.memory_share * whole)
-    left = total - weights - tails - scratch
+    left = total - weights - tails - scratch - held
     if left <= 0:
-        raise ConfigError(f"--memory gives {total} bytes, but weights ({weights}), tails ({tails}) and scratch ({scratch}) "
-                          f"take {weights + tails + scratch}; give more, or lower --max-batch or --token-budget")
+        beside = f", held pages ({held})" if held else ""
+        raise ConfigError(f"--memory gives {total} bytes, but weights ({weights}){beside}, tails ({tails}) and scratch ({scratch}) "
+                          f"take {total - left}; give more, or lower --max-batch or --token-budget")
     return left
 
 
-def settled_pages(specs, formats, config, context, weights, scratch, dtype):
+def settled_pages(specs, formats, config, context, weights, scratch, dtype, held=0):
     """Pages that an engine of this config makes, with or without a budget for everything (memory_bytes, memory_share).
 
-    Bytes as for pool_pages; scratch: of scratch_bytes. Raises ConfigError as pool_budget and pool_pages do.
+    Bytes as for pool_pages; scratch: of scratch_bytes; held: of held_pages. Raises ConfigError as pool_budget and pool_pages do.
     """
     if config.memory_bytes or config.memory_share:
         tails = tail_bytes(specs, config.page_size, config.max_batch, dtype)
-        left = pool_budget(config, weights, tails, scratch)
+        left = pool_budget(config, weights, tails, scratch, held)
         most = config.max_batch * (context // config.page_size + 1) + 1       # more could never be used
         left = min(left, most * page_bytes(specs, formats, config.page_size))
         config = replace(config, pool_bytes=left, memory_bytes=None, memory_share=None)
-    return pool_pages(specs, formats, config, context, weights, dtype)
+    return pool_pages(specs, formats, config, context, weights + held, dtype)
 
 
 def resident_bytes():
@@ -169,8 +193,8 @@ def requests_bytes():
 
 
 def memory_bytes(info):
-    """Bytes that an engine's weights, tables, page pool, tails and scratch take together at most. info: of Engine.info."""
-    return sum(info[name] for name in ("weights_bytes", "table_bytes", "pool_bytes", "tail_bytes_most", "scratch_bytes"))
+    """Bytes that an engine's weights, tables, page pool, held pages, tails and scratch take together at most. info: of Engine.info."""
+    return sum(info[name] for name in ("weights_bytes", "table_bytes", "pool_bytes", "held_bytes", "tail_bytes_most", "scratch_bytes"))
 
 
 class Limits:

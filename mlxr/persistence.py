@@ -13,12 +13,26 @@ BATCH = 16 << 20     # bytes of pages that are copied at once, so that nobody wa
 class Persistence:
     """Keeps a PageStore up to date with the prefix cache of a scheduler, over a page pool."""
 
-    def __init__(self, store, pool, scheduler):
-        self.store, self.pool, self.scheduler = store, pool, scheduler
+    def __init__(self, pool, scheduler, make_store):
+        """make_store: make_store(bytes of a page) gives the PageStore. Where first pages are held as plain numbers, what is smaller is
+        padded with zeros."""
+        self.pool, self.scheduler = pool, scheduler
+        self.store = make_store(max(sum(a[0].nbytes for a in arrays) for arrays in self._arrays()))
         self._pending = {}                       # key -> page: known to the cache, not copied yet
-        self._most = max(1, BATCH // store.record)
+        self._most = max(1, BATCH // self.store.record)
         cache = scheduler.cache
         cache.on_learn, cache.on_forget = self._learned, self._forgotten
+
+    def _arrays(self):
+        """[arrays of all layers] that pages lie in: of the pool; of held pages, where there are such."""
+        layers = self.pool.layers
+        first = self.pool.held and self.pool.held.first
+        return [[x.records for x in layers], *([[x.held.numbers for x in layers]] if first else [])]
+
+    def _place(self, page):
+        """(which of _arrays, row) of a page."""
+        held = self.pool.held
+        return (1, held.slot(page)) if held and page > held.base else (0, page)
 
     def _learned(self, key, page):
         if key not in self.store:
@@ -34,13 +48,10 @@ class Persistence:
             return False
         mx.synchronize()
         pages = [self._pending.pop(key) for key in keys]
-        parts = []
-        for layer in self.pool.layers:           # a view of the pool for a moment: the next update is its only owner again
-            view = np.array(layer.records, copy=False)
-            parts.append(view[pages].reshape(len(pages), -1))
-            del view
-        for key, record in zip(keys, np.concatenate(parts, axis=1)):
-            self.store.put(key, record.tobytes())
+        for key, page in zip(keys, pages):
+            kind, row = self._place(page)
+            record = b"".join(_row(array, row) for array in self._arrays()[kind])
+            self.store.put(key, record.ljust(self.store.record, b"\0"))
         return True
 
     def missing(self, tokens, salt):
@@ -63,10 +74,15 @@ class Persistence:
         allocator, cache = self.scheduler.allocator, self.scheduler.cache
         held = cache.pages(there)
         allocator.share(held)                    # not to be given away for the rest of the same prompt
-        while gone and allocator.free:
-            wanted = gone[:min(self._most, allocator.free)]
+        first = self.pool.held.first if self.pool.held else 0
+        while gone:
+            firsts = max(0, first - len(held))       # of the pages that are missing; they have ids of their own
+            room = allocator.free_firsts if firsts else allocator.free
+            wanted = gone[:min(self._most, room, firsts or room)]
+            if not wanted:
+                break
             found, gone = self.store.take(wanted), gone[len(wanted):]
-            pages = allocator.take(len(found))
+            pages = allocator.take(0, len(found)) if firsts else allocator.take(len(found))
             held += pages
             if pages:
                 self._fill(pages, [record for _, record in found])
@@ -78,14 +94,18 @@ class Persistence:
 
     def _fill(self, pages, records):
         mx.synchronize()                         # an update reuses the pool's buffer when nobody reads it
-        rows = np.stack([np.frombuffer(r, np.uint32) for r in records])
-        at, ids = 0, mx.array(np.array(pages, np.int32))
-        for layer in self.pool.layers:
-            shape = layer.records.shape[1:]
-            words = shape[0] * shape[1]
-            layer.records[ids] = mx.array(np.ascontiguousarray(rows[:, at:at + words]).reshape(len(pages), *shape))
-            at += words
-        mx.eval([layer.records for layer in self.pool.layers])
+        kind, at = self._place(pages[0])[0], 0       # all are of one kind
+        ids = mx.array(np.array([self._place(p)[1] for p in pages], np.int32))
+        if self.pool.held:
+            self.pool.held.forget(pages)
+        rows = np.stack([np.frombuffer(r, np.uint8) for r in records])
+        arrays = self._arrays()[kind]
+        for array in arrays:
+            shape, size = array.shape[1:], array[0].nbytes
+            own = mx.array(np.ascontiguousarray(rows[:, at:at + size])).view(array.dtype)
+            array[ids] = own.reshape(len(pages), *shape)
+            at += size
+        mx.eval(arrays)
 
     def close(self, seconds=10.0):
         """Save what is pending, and write it, for that many seconds at most."""
@@ -94,3 +114,9 @@ class Persistence:
             if not self.save():
                 time.sleep(0.01)                 # until some of what waits is written
         self.store.close(max(1.0, end - time.monotonic()))
+
+
+def _row(array, row):
+    """The bytes of one row of an array, through a view that is gone at once: the next update is the array's only owner again."""
+    view = np.array(array, copy=False)
+    return view[row].tobytes()

@@ -19,16 +19,18 @@ def kernels_of(runner, max_batch, context):
     if library.backend() == "reference":
         return []
     with library.rehearsal() as called:
-        for works in _steps(runner.mode, runner.pool.page_size, max_batch, context):
+        for works in _steps(runner.mode, runner.pool, max_batch, context):
             runner.rehearse(works)
         draw.most_likely(mx.zeros((1, 8)))
     return list(called)
 
 
-def _steps(mode, page, max_batch, context):
+def _steps(mode, pool, max_batch, context):
     """The works of a step of every kind."""
+    page, first = pool.page_size, pool.held.first if pool.held else 0            # those are not sealed
     far = min(LONG * page, max(context - 2 * page, 0)) // page * page
-    yield [_work(0, 0, page if mode == GATHERED else 2 * page + 3, page)]        # a prompt, which completes pages
+    # A prompt, which completes pages.
+    yield [_work(0, first * page, page, page) if mode == GATHERED else _work(0, 0, (first + 2) * page + 3, page)]
     yield [_work(0, page, 1, page)]
     yield [_work(0, far, 1, page)]
     if mode != GATHERED:

@@ -4,7 +4,7 @@ import copy
 
 import mlx.core as mx
 
-from .batch import build_batch, tail_slots
+from .batch import FEW, build_batch, tail_slots
 from .models import seam, surgery
 from .models.modes import GATHERED, PAGED
 from .sampler import sample
@@ -56,37 +56,42 @@ class Runner:
 
     def logits(self, works):
         """Logits [S, vocabulary] of the works that are sampled from, or None when none is. The pool takes their K and V."""
+        self.pool.prepare(works, FEW)
         return self._paged(works) if self.mode == PAGED else self._one_by_one(works)
 
     def rehearse(self, works):
         """Build the graph of a step that is never computed: what is in the pool stays."""
         pool, slots = self.pool, self.pool.slots
-        kept = [(layer.records, layer.k_tail, layer.v_tail) for layer in pool.layers]
+        kept = [(layer.records, layer.k_tail, layer.v_tail, layer.held and layer.held.numbers) for layer in pool.layers]
         try:
             for layer in pool.layers:        # an update of an array changes all names of it
                 layer.records, layer.k_tail, layer.v_tail = map(copy.copy, (layer.records, layer.k_tail, layer.v_tail))
+                if layer.held:
+                    layer.held.numbers = copy.copy(layer.held.numbers)
             pool.reserve(tail_slots(len(works)))
-            batch = build_batch(works, pool.page_size, pool.slots)
+            batch = build_batch(works, pool.page_size, pool.slots, held=pool.held)
             paged = self.mode == PAGED
             self._forward(batch, self._caches(None if paged else works[0].sequence),
                           batch.tokens[:, None] if paged else batch.tokens[None], serial=not paged)
         finally:
-            for layer, arrays in zip(pool.layers, kept):
+            for layer, (*arrays, numbers) in zip(pool.layers, kept):
                 layer.records, layer.k_tail, layer.v_tail = arrays
+                if layer.held:
+                    layer.held.numbers = numbers
             pool.slots = slots
             for work in works:
                 self.forget(work.sequence)
 
     def _paged(self, works):
         """Logits [S, vocabulary] of a ragged batch: one token a row."""
-        batch = build_batch(works, self.pool.page_size, self.pool.slots, self._previous)
+        batch = build_batch(works, self.pool.page_size, self.pool.slots, self._previous, self.pool.held)
         return self._forward(batch, self._caches(None), batch.tokens[:, None], serial=False)
 
     def _one_by_one(self, works):
         """The same, one sequence after the other; each is evaluated alone, so that its seal reuses the pool's buffer."""
         rows = []
         for work in works:
-            batch = build_batch([work], self.pool.page_size, self.pool.slots, self._previous)
+            batch = build_batch([work], self.pool.page_size, self.pool.slots, self._previous, self.pool.held)
             caches = self._caches(work.sequence)
             logits = self._forward(batch, caches, batch.tokens[None], serial=True)
             mx.eval(self.pool.arrays, [c.state for c in _recurrent(caches)], *([] if logits is None else [logits]))

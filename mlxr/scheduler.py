@@ -60,14 +60,15 @@ class Scheduler:
     token_budget: tokens in a step.         max_batch: running sequences, one tail slot each.
     align:        cut chunks at page boundaries (for models that read the pages gathered).
     prefix_cache: let sequences share the pages of equal beginnings.
+    held:         a Held: the first pages of every sequence come of those for beginnings.
     """
 
-    def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False):
-        self.page_size = page_size
+    def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False, held=None):
+        self.page_size, self.first = page_size, held.first if held else 0
         self.token_budget = token_budget
         self.beside = token_budget                   # tokens of prompts in a step that generates as well
         self.align = align
-        self.allocator = PageAllocator(pages)
+        self.allocator = PageAllocator(pages, held.firsts if held else 0)
         self.cache = PrefixCache(self.allocator, page_size) if prefix_cache else None
         self.waiting = []                            # both in order of rank (priority, then arrival);
         self.running = []                            # the last is the first to be preempted
@@ -78,7 +79,7 @@ class Scheduler:
     @property
     def capacity(self):
         """Tokens whose K and V one sequence can hold: all pages full, and a tail one short of a page."""
-        return self.allocator.count * self.page_size + self.page_size - 1
+        return (self.first + self.allocator.count) * self.page_size + self.page_size - 1
 
     @property
     def busy(self):
@@ -196,15 +197,20 @@ class Scheduler:
 
     def _hold(self, plan, sequence, end):
         """Make the sequence hold a page for every page's worth of its first `end` tokens; preempt for it if need be."""
-        need = end // self.page_size - len(sequence.pages)
-        while need > self.allocator.free:
+        need, firsts = self._need(end // self.page_size, len(sequence.pages))
+        while need > self.allocator.free or firsts > self.allocator.free_firsts:
             victim = self.running[-1]
             self._preempt(plan, victim)
             if victim is sequence:
                 return False
-        if need > 0:
-            sequence.pages = sequence.pages + self.allocator.take(need)   # a new list: works keep the one they saw
+        if need + firsts > 0:
+            sequence.pages = sequence.pages + self.allocator.take(need, firsts)   # a new list: works keep the one they saw
         return True
+
+    def _need(self, pages, there):
+        """(pages, pages for beginnings) that a sequence of `pages` needs beside the `there` first ones."""
+        firsts = max(0, min(pages, self.first) - there)
+        return max(0, pages - there - firsts), firsts
 
     def _preempt(self, plan, victim):
         self.running.remove(victim)
@@ -242,9 +248,11 @@ class Scheduler:
         """Whether there is a slot, and pages for what the sequence has, beside what the running ones will soon need."""
         if not self._slots:
             return False
-        need = sequence.total // self.page_size - sum(map(self.allocator.held, match.pages))
-        soon = sum(s.total // self.page_size - len(s.pages) + 1 for s in self.running)
-        return not self.running or need + soon <= self.allocator.free
+        held = sum(map(self.allocator.held, match.pages))
+        needs = [self._need(sequence.total // self.page_size, held)]
+        needs += [self._need(max(s.total // self.page_size, len(s.pages)) + 1, len(s.pages)) for s in self.running]
+        need, firsts = map(sum, zip(*needs))
+        return not self.running or (need <= self.allocator.free and firsts <= self.allocator.free_firsts)
 
     def _begin(self, sequence, match):
         """Give a sequence its slot, and the pages and the tail that are there already."""

@@ -16,7 +16,8 @@ TOLERANCE = {mx.float32: 1e-3, mx.float16: 2e-2, mx.bfloat16: 5e-2}     # relati
 
 def trial(engine):
     """Whether our kernels serve this engine; if not, library.refuse was called. The pool's free pages are used."""
-    pages = engine.scheduler.allocator.take(1)
+    held = engine.pool.held
+    pages = engine.scheduler.allocator.take(0, 1) if held and held.first else engine.scheduler.allocator.take(1)
     try:
         with library.aside():
             wanted = _logits(engine, pages)

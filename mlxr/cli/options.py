@@ -36,7 +36,11 @@ def add_engine(parser):
     group.add_argument("--kv", metavar="FORMAT", default="f16",
                        help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4, mixed, or q3 and q2 after `mlxr calibrate`, or auto: the smallest "
                             "that `mlxr validate` accepted for this model; k:q8,v:q4 for K and V apart; skip=0:2,-2: leaves "
-                            "layers in f16; mixed:ratio=0.5,low=4 sets options (default: f16)")
+                            "layers in f16, sink=N first tokens; mixed:ratio=0.5,low=4 sets options (default: f16)")
+    group.add_argument("--kv-sink", type=int, default=0, metavar="N",
+                       help="keep the first N tokens of every sequence in f16, in whole pages (default: 0)")
+    group.add_argument("--kv-dequant-cache", type=size, default=0, metavar="SIZE",
+                       help="keep pages that decoding reads decoded, within so many bytes beside the pool (default: 0, none)")
     group.add_argument("--calibration", metavar="FILE",
                        help="what `mlxr calibrate` wrote, for q3 and q2 (default: found beside the model or in the cache)")
     group.add_argument("--page-size", type=int, default=64, metavar="N",
@@ -64,7 +68,7 @@ def add_auto(parser):
 
 def engine_options(args):
     """Keyword arguments of LLM."""
-    return dict(kv=args.kv, calibration=args.calibration, page_size=args.page_size, pool_bytes=args.pool, context=args.context,
+    return dict(kv=args.kv, kv_sink=args.kv_sink, kv_dequant_cache=args.kv_dequant_cache, calibration=args.calibration, page_size=args.page_size, pool_bytes=args.pool, context=args.context,
                 token_budget=args.token_budget, max_batch=args.max_batch, dtype=args.dtype, caldera_cache=args.cache)
 
 

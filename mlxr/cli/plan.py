@@ -104,7 +104,7 @@ def _here_lines(h, formats):
            + (f" ({h['chip']})" if h.get("chip") else ""))
     if h["fits"]:
         yield (f"  an engine with --kv {h['page_format']} allocates {show.bytes_text(h['allocated_bytes'])} at start: weights "
-               f"{show.bytes_text(h['weights_bytes'] or 0)}, {h['pages']} pages in {show.bytes_text(h['pool_bytes'])}, tail {show.bytes_text(h['tail_bytes'])}")
+               f"{show.bytes_text(h['weights_bytes'] or 0)}, {h['pages']} pages in {show.bytes_text(h['pool_bytes'])}, {'pages held plain ' + show.bytes_text(h['held_bytes']) + ', ' if h['held_bytes'] else ''}tail {show.bytes_text(h['tail_bytes'])}")
         yield (f"  and at most {show.bytes_text(h['most_bytes'])}, with tails of {h['max_batch']} sequences ({show.bytes_text(h['tail_bytes_most'])}) "
                f"and scratch ({show.bytes_text(h['scratch_bytes'])}, an estimate)")
     else:

@@ -28,12 +28,15 @@ def engine_lines(info):
             + f", kernels {info['kernels']}",
             f"pages {info['page_format']} of {info['page_size']} tokens, pool {bytes_text(info['pool_bytes'])} "
             f"({info['pages']} pages), {info['kv_bytes_per_token']:.0f} bytes a token",
-            f"K and V take {bits:.2f} bits an element with their scales, {with_tail:.2f} with the plain tail of a full context"]
+            f"K and V take {bits:.2f} bits an element with their scales, {with_tail:.2f} with the plain tail "
+            + (f"and {info['sink']} first tokens in f16 " if info["sink"] else "") + "of a full context",
+            *([f"decoded pages: {info['decoded_pages']} at most"] if info["decoded_pages"] else [])]
 
 
 def memory_table(info):
     """What memory is for, a line each."""
-    rows = [("weights", info["weights_bytes"]), ("calibration's tables", info["table_bytes"]), ("page pool", info["pool_bytes"]), ("tails, at most", info["tail_bytes_most"]),
+    rows = [("weights", info["weights_bytes"]), ("calibration's tables", info["table_bytes"]), ("page pool", info["pool_bytes"]),
+            ("pages held plain", info["held_bytes"]), ("tails, at most", info["tail_bytes_most"]),
             ("scratch, estimated", info["scratch_bytes"]), ("Python, libraries", info["process_bytes"]),
             ("requests, estimated", info["requests_bytes"]), ("pages from, to disk", info["disk_bytes_most"])]
     rows.append(("together", sum(n for _, n in rows)))

@@ -23,6 +23,7 @@ def arguments(parser):
     options.add_model(parser)
     add = parser.add_argument
     add("--kv", action="append", metavar="FORMATS", help="page formats (default: every quantized one there is)")
+    add("--kv-sink", type=int, default=0, metavar="N", help="with the first N tokens in f16, in every format (default: 0; or q4,sink=N in --kv)")
     add("--text", metavar="FILE", help="real text, UTF-8 (default: one that mlxr ships)")
     add("--contexts", metavar="N[,N]", help="tokens before the scored ones (default: 1024)")
     add("--windows", type=int, metavar="N", help="windows of each context, spread over the text (default: 12)")
@@ -79,6 +80,10 @@ def _text(path):
 
 def _plan(args, formats, validation):
     kv = formats.split(args.kv) if args.kv else formats.quantized(args.page_size)
+    if args.kv_sink < 0:
+        raise ConfigError(f"--kv-sink must be a whole number of at least 0, not {args.kv_sink}")
+    if args.kv_sink:
+        kv = [f"{name},sink={args.kv_sink}" for name in kv]
     quick = {"windows": 4, "modes": ("in-forward",), "streams": (), "checks": False, "recall": False} if args.quick else {}
     given = {"contexts": _numbers(args.contexts), "windows": args.windows, "modes": _names(args.modes),
              "streams": () if args.streams == "none" else _names(args.streams), "against": _names(args.against)}

@@ -19,27 +19,29 @@ START_TOKENS = 96      # what starting a unit and merging its part costs, as tok
 GPU_UNITS = 2048       # SIMD-groups that keep a GPU busy
 
 
-def attend(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=None, sinks=None):
+def attend(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=None, sinks=None, held=None):
     """Attention output [T, heads, dv] of a ragged batch.
 
     q: [T, heads, dk]; k, v: the same tokens' [T, kv_heads, d]; tails as they were before these tokens; records: the
     pool, with the pages that these tokens complete. A token attends to earlier complete pages as stored and to its own
-    page exactly; window: to its last `window` positions only. sinks: [heads] logits of nothing (gpt-oss).
+    page exactly; window: to its last `window` positions only. sinks: [heads] logits of nothing (gpt-oss). held: a HeldLayer,
+    where batch.held says that pages are held.
     """
     if library.backend() == "reference":
-        return reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window, sinks)
-    shape = paged_shape(page_format, batch.page_size, q, k, v, k_tail, scale, sinks is not None)
+        return reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window, sinks, held)
+    shape = paged_shape(page_format, batch.page_size, q, k, v, k_tail, scale, sinks is not None, held)
     why = unsupported(shape)
     parts, order = batch.parts
     runs = [] if why else [(prefill.plan if p.chunks else plan)(shape, p, window) for p in parts]
     if not all(runs) or why:
         twin("attend", why or "its kernel could not be compiled")
-        return reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window, sinks)
+        return reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window, sinks, held)
     k, v = k.astype(k_tail.dtype), v.astype(v_tail.dtype)
     extra = [] if sinks is None else [_padded(sinks)]
     if page_format.k.before_rope:
         extra.append(page_format.k.need().constants)
-    outs = [run([records, p.table, p.sequences, q, k_tail, v_tail, k, v, *extra]) for run, p in zip(runs, parts)]
+    plain = (lambda p: [p.slots, held.numbers]) if held else (lambda p: [])
+    outs = [run([records, p.table, p.sequences, q, k_tail, v_tail, k, v, *extra, *plain(p)]) for run, p in zip(runs, parts)]
     out = outs[0] if len(outs) == 1 else mx.concatenate(outs)
     return out if order is None else out[order]
 
@@ -70,7 +72,7 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     defines = shape.defines | {"G": group, "GR": heads, "NT": tokens, "SGS": sgs, "SPLIT": int(split), "VJ": at_once,
                                "V_PERIOD": period, "MEMORY": floats(heads)}
     outputs = [("part", "float"), ("lse", "float")] if split else [("out", shape.q_type)]
-    return Kernel("attend", headers=fmt.headers, inputs=shape.inputs, outputs=outputs,
+    return Kernel("attend", headers=shape.headers, inputs=shape.inputs, outputs=outputs,
                   ints=["kv_heads", "wide", "window", "per", "units"], defines=defines,
                   shared=sgs * floats(heads), on=on, checked=checked, flags=flags)
 
@@ -139,9 +141,9 @@ def plan(shape, part, window):
 
 
 # ---- the twin ------------------------------------------------------------------------------------------------------
-def reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=None, sinks=None):
+def reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=None, sinks=None, held=None):
     """attend in plain MLX operations."""
-    outs = [_group(q, k, v, k_tail, v_tail, records, page_format, batch.page_size, g, scale, window, sinks)
+    outs = [_group(q, k, v, k_tail, v_tail, records, page_format, batch.page_size, g, scale, window, sinks, held)
             for g in batch.groups]
     if len(outs) == 1 and batch.groups[0].whole:
         return outs[0]
@@ -151,19 +153,22 @@ def reference(q, k, v, k_tail, v_tail, records, page_format, batch, scale, windo
     return out
 
 
-def dense(k, v, k_tail, v_tail, records, page_format, page_size, group):
+def dense(k, v, k_tail, v_tail, records, page_format, page_size, group, held=None):
     """K [B, kv_heads, W * page_size + M, dk] and V of a group: stored pages decoded, then plain tokens."""
     plain = [gather_plain(group.own, t, x).swapaxes(1, 2) for t, x in ((k_tail, k), (v_tail, v))]
     if not group.table.shape[1]:
         return plain
     stored = page_format.decode(records[group.table], page_size, k.shape[-1], v.shape[-1], mx.arange(group.table.shape[1]))
+    if group.firsts is not None:             # decoded pages are what decoding gives here as well
+        n = group.firsts.shape[1]
+        stored = [mx.concatenate([f, s[:, n:]], axis=1) for f, s in zip(held.get(group.firsts), stored)]
     # [B, W, kv_heads, page, d] -> [B, kv_heads, W * page, d]
     stored = [s.astype(p.dtype).swapaxes(1, 2).reshape(*p.shape[:2], -1, p.shape[-1]) for s, p in zip(stored, plain)]
     return [mx.concatenate([s, p], axis=2) for s, p in zip(stored, plain)]
 
 
-def _group(q, k, v, k_tail, v_tail, records, page_format, page_size, group, scale, window, sinks):
-    keys, values = dense(k, v, k_tail, v_tail, records, page_format, page_size, group)
+def _group(q, k, v, k_tail, v_tail, records, page_format, page_size, group, scale, window, sinks, held):
+    keys, values = dense(k, v, k_tail, v_tail, records, page_format, page_size, group, held)
     b, n = group.rows.shape
     queries = q if group.whole else q[group.rows.reshape(-1)]
     queries = queries.reshape(b, n, *q.shape[1:]).swapaxes(1, 2)

@@ -13,7 +13,8 @@ FLOATS = ("float", "half", "bfloat16_t")
 
 @dataclass(frozen=True)
 class PagedShape:
-    """One layer's attention: its page format and page size, head counts and sizes, element types, scale, sinks."""
+    """One layer's attention: its page format and page size, head counts and sizes, element types, scale, sinks; the type of held
+    pages (pages/held.py), where there are any."""
 
     format: Any
     page: int
@@ -25,16 +26,23 @@ class PagedShape:
     kv_type: str    # of tails, k and v
     scale: float = 1.0
     sinks: bool = False
+    held: str = ""
 
     @functools.cached_property
     def defines(self):
-        return {**self.format.defines(self.page, self.dk, self.dv), "QTYPE": self.q_type, "KVTYPE": self.kv_type, "SCALE": f"{self.scale!r}f", "SINKS": int(self.sinks)}
+        held = {"HELD": 1, "HTYPE": self.held} if self.held else {}
+        return {**held, **self.format.defines(self.page, self.dk, self.dv), "QTYPE": self.q_type, "KVTYPE": self.kv_type, "SCALE": f"{self.scale!r}f", "SINKS": int(self.sinks)}
 
     @functools.cached_property
     def inputs(self):
         return [("records", "uint"), ("table", "int"), ("sequences", "int"), ("q", self.q_type),
                 *((n, self.kv_type) for n in ("k_tail", "v_tail", "k", "v")),
-                *([("sinks", "float")] if self.sinks else []), *([("tables", "float")] if self.format.k.before_rope else [])]
+                *([("sinks", "float")] if self.sinks else []), *([("tables", "float")] if self.format.k.before_rope else []),
+                *([("slots", "int"), ("held", self.held)] if self.held else [])]
+
+    @property
+    def headers(self):
+        return (*self.format.headers, "held.h") if self.held else self.format.headers
 
     @property
     def q_dtype(self):
@@ -46,10 +54,10 @@ def _shape(*fields):
     return PagedShape(*fields)
 
 
-def paged_shape(page_format, page, q, k, v, tail, scale, sinks):
-    """The PagedShape of arrays q [T, heads, dk], k [T, kv_heads, dk], v [T, kv_heads, dv] and the tails' type."""
+def paged_shape(page_format, page, q, k, v, tail, scale, sinks, held=None):
+    """The PagedShape of arrays q [T, heads, dk], k [T, kv_heads, dk], v [T, kv_heads, dv] and the tails' type; held: a HeldLayer."""
     return _shape(page_format, page, k.shape[1], q.shape[1] // k.shape[1], k.shape[2], v.shape[2],
-                  ELEMENT_OF.get(q.dtype), ELEMENT_OF.get(tail.dtype), float(scale), sinks)
+                  ELEMENT_OF.get(q.dtype), ELEMENT_OF.get(tail.dtype), float(scale), sinks, ELEMENT_OF[held.dtype] if held else "")
 
 
 @functools.lru_cache(None)

@@ -47,7 +47,7 @@ def kernel(shape: PagedShape, on=None, checked=False, rows=None, sgs=None, packe
     if packed:
         defines["QTYPE"] = "float"
     inputs = [(n, "float" if n == "q" and packed else t) for n, t in shape.inputs]
-    return Kernel("prefill", headers=shape.format.headers, inputs=inputs, outputs=[("out", shape.q_type)],
+    return Kernel("prefill", headers=shape.headers, inputs=inputs, outputs=[("out", shape.q_type)],
                   ints=["kv_heads", "wide", "window", "tiles", "tokens"], defines=defines, shared=fixed + floats, on=on,
                   checked=checked, flags=flags)
 

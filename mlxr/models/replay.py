@@ -72,7 +72,7 @@ class Stack:
         """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
         batch = layer.batch
         parts, _ = batch.parts
-        seals = batch.seal_pages is not None
+        seals = batch.completes
         if (self.off or layer.observer or not batch.all_sampled or len(parts) > 1 or parts[0].chunks or parts[0].most > 1
                 or isinstance(layer.offset, int) or not possible()):
             return None
@@ -101,8 +101,8 @@ class Stack:
 
     def _inputs(self, batch, arrays):
         part = batch.parts[0][0]
-        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table, *batch.in_tails,
-                *(a for layer in arrays for a in layer)]
+        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table,
+                *([] if part.slots is None else [part.slots]), *batch.in_tails, *(a for layer in arrays for a in layer)]
 
     def _record(self, step, logits):
         if reads() != step.reads:

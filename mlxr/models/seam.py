@@ -122,7 +122,7 @@ class PagedLayer:
 
     def read(self, q, k, v, tails, scale, window, sinks):
         """The attention output of q, over k and v, the tails before them, and the pages."""
-        out = attend(q, k, v, *tails, self.pool.records, self.pool.format, self.batch, scale, window, sinks)
+        out = attend(q, k, v, *tails, self.pool.records, self.pool.format, self.batch, scale, window, sinks, self.pool.held)
         if self.observer:
             self.observer(self, q, k, v, scale, window, sinks, out)
         return out
@@ -161,7 +161,7 @@ class GatheredLayer(PagedLayer):
         # Chunks stop at page boundaries, so that all complete pages but the last are earlier pages, as stored.
         group = self.batch.groups[0]
         first = self.batch.start // self.batch.page_size
-        stored = dense(k, v, *tails, self.pool.records, self.pool.format, self.batch.page_size, group)
+        stored = dense(k, v, *tails, self.pool.records, self.pool.format, self.batch.page_size, group, self.pool.held)
         skip = group.table.shape[1] * self.batch.page_size          # where the plain tokens begin
         cut = first * self.batch.page_size
         self._handles = tuple(mx.concatenate([s[:, :, :cut], s[:, :, skip:]], axis=2).astype(keys.dtype) for s in stored)

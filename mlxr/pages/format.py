@@ -84,9 +84,10 @@ def _at(encoding, at):
     return {"at": at} if encoding.before_rope else {}
 
 
-def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16):
+def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16, sink=0):
     """Bits of an element of K and V, over all layers, everything counted: codes, scales, rounding of records; and, where
-    a context (tokens) is given, the tail, in which half a page of it lies on average, in dtype.
+    a context (tokens) is given, the tail, in which half a page of it lies on average, in dtype, and the first `sink` tokens,
+    in whole pages of 16 bits.
 
     specs: what layers store (kv_heads, dk, dv); formats: a PageFormat for each, or one for all.
     """
@@ -99,4 +100,5 @@ def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16):
     if not context:
         return record
     tail = min(page_size / 2, context)
-    return record + tail / context * (8 * dtype.size - record)
+    first = min(-(-sink // page_size) * page_size, context - tail)
+    return record + tail / context * (8 * dtype.size - record) + first / context * (16 - record)

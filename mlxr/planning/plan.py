@@ -9,7 +9,7 @@ import os
 import mlx.core as mx
 
 from ..errors import ConfigError, UnsupportedModel
-from ..memory import machine_bytes, page_bytes, scratch_bytes, settled_pages, table_bytes, tail_bytes
+from ..memory import held_pages, machine_bytes, page_bytes, scratch_bytes, settled_pages, table_bytes, tail_bytes
 from ..pages.format import effective_bits
 from ..pages.formats import NAMES, page_format
 from ..pages.pool import LayerSpec
@@ -106,14 +106,16 @@ def _here(model, specs, formats, config):
            "tail_bytes": tail_bytes(specs, config.page_size, 1, model.dtype),
            "tail_bytes_most": tail_bytes(specs, config.page_size, config.max_batch, model.dtype)}
     try:
-        pages = settled_pages(specs, chosen, config, context, weights + tables, scratch, model.dtype)
+        held = held_pages(specs, config, max(config.kv_sink, parse_kv(config.kv).sink), model.dtype)[-1]
+        pages = settled_pages(specs, chosen, config, context, weights + tables, scratch, model.dtype, held)
         pool = (pages + 1) * page_bytes(specs, chosen, config.page_size)
-        out |= {"pages": pages, "pool_bytes": pool, "allocated_bytes": weights + tables + pool + out["tail_bytes"],
-                "most_bytes": weights + tables + pool + out["tail_bytes_most"] + scratch, "fits": True}
+        fixed = weights + tables + pool + held
+        out |= {"pages": pages, "pool_bytes": pool, "held_bytes": held, "allocated_bytes": fixed + out["tail_bytes"],
+                "most_bytes": fixed + out["tail_bytes_most"] + scratch, "fits": True}
     except ConfigError as e:
         if config.pool_bytes or config.memory_bytes or config.memory_share:
             raise
-        out |= {"pages": 0, "pool_bytes": 0, "allocated_bytes": weights, "most_bytes": weights + scratch, "fits": False, "why": str(e)}
+        out |= {"pages": 0, "pool_bytes": 0, "held_bytes": 0, "allocated_bytes": weights, "most_bytes": weights + scratch, "fits": False, "why": str(e)}
     if mx.metal.is_available():
         chip = chip_named(str(mx.device_info().get("device_name", "")), round(out["memory_bytes"] / GIB))
         out["chip"] = chip and chip.name

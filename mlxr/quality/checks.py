@@ -87,19 +87,22 @@ class Checks:
         with Feed(engine, [window], context) as feed:
             feed.prefill()
             before = None if engine.recurrent else np.array(feed.score(0)[:SCORED])
-            pages = mx.array(feed.pages_of_context(0))
-            kept = [np.array(x.records[pages]) for x in engine.pool.layers]
+            pages, held = feed.pages_of_context(0), engine.pool.held
+            first = held.first if held else 0
+            firsts, pages = mx.array([held.slot(p) for p in pages[:first]] if first else [], mx.int32), mx.array(pages[first:])
+            places = [(a, p) for x in engine.pool.layers for a, p in ((x.records, pages), *([(x.held.numbers, firsts)] if first else []))]
+            kept = [np.array(a[p]) for a, p in places]
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "pages.bin")
                 with open(path, "wb") as f:
                     f.writelines(a.tobytes() for a in kept)
-                for layer in engine.pool.layers:
-                    layer.records[pages] = mx.zeros(layer.records[pages].shape, mx.uint32)
+                for array, p in places:
+                    array[p] = mx.zeros(array[p].shape, array.dtype)
                 with open(path, "rb") as f:
-                    for layer, a in zip(engine.pool.layers, kept):
-                        layer.records[pages] = mx.array(np.frombuffer(f.read(a.nbytes), np.uint32).reshape(a.shape))
+                    for (array, p), a in zip(places, kept):
+                        array[p] = mx.array(np.frombuffer(f.read(a.nbytes), a.dtype).reshape(a.shape))
             mx.eval(engine.pool.arrays)
-            same = all(np.array_equal(np.array(x.records[pages]), a) for x, a in zip(engine.pool.layers, kept))
+            same = all(np.array_equal(np.array(array[p]), a) for (array, p), a in zip(places, kept))
             if before is not None:
                 same = same and np.array_equal(np.array(feed.score(0)), before)
         nbytes = sum(a.nbytes for a in kept)

@@ -4,6 +4,7 @@ import re
 
 from ..errors import ConfigError, MlxrError
 from ..pages import formats as registry
+from ..pages.spec import parse_kv
 
 REFERENCE = "f32"      # pages that keep K and V as the model computed them: what everything is measured against
 
@@ -40,8 +41,13 @@ def _begins(piece):
 
 
 def known(name):
-    """The page format of that name. Raises ConfigError, naming those there are."""
-    return registry.page_format(name)
+    """The page format that a --kv text names. Raises ConfigError, naming those there are."""
+    return parse_kv(name).format
+
+
+def sink(name):
+    """First tokens in f16 that a --kv text names."""
+    return parse_kv(name).sink
 
 
 def quantized(page_size):
@@ -60,5 +66,6 @@ def quantized(page_size):
 
 def streams(name):
     """{"k": the format that stores K like `name` and V unquantized, "v": the other way round}."""
-    whole = known(name)
-    return {"k": f"k:{whole.k.label},v:{REFERENCE}", "v": f"k:{REFERENCE},v:{whole.v.label}"}
+    spec = parse_kv(name)
+    whole, rest = spec.format, "".join(f",skip={s}" for s in spec.skip) + (f",sink={spec.sink}" if spec.sink else "")
+    return {"k": f"k:{whole.k.label},v:{REFERENCE}{rest}", "v": f"k:{REFERENCE},v:{whole.v.label}{rest}"}

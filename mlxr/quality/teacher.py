@@ -34,9 +34,9 @@ class Feed:
 
     def __init__(self, engine, windows, context):
         self.engine, self.context, self.size = engine, context, engine.config.page_size
-        each = pages_of(context, self.size)
-        self._pages = engine.scheduler.allocator.take(each * len(windows))
-        self._tables = [self._pages[i * each:(i + 1) * each] for i in range(len(windows))]
+        each, first = pages_of(context, self.size), engine.scheduler.first
+        firsts = min(first, each)
+        self._tables = [engine.scheduler.allocator.take(each - firsts, firsts) for _ in windows]
         self._sequences = [self._sequence(w) for w in windows]
         self._last = []                           # logits [1, vocabulary] after the context
         engine.pool.reserve(tail_slots(len(windows)))
@@ -45,7 +45,7 @@ class Feed:
         return self
 
     def __exit__(self, *_):
-        self.engine.scheduler.allocator.release(self._pages)
+        self.engine.scheduler.allocator.release([page for table in self._tables for page in table])
         for sequence in self._sequences:
             self.engine.runner.forget(sequence)
 
@@ -119,9 +119,13 @@ class Feed:
     def stored(self, i, layer):
         """(k [context, kv_heads, dk], v [context, kv_heads, dv]) float32, as the pages of one layer's pool keep them."""
         pool, spec = self.engine.pool.layers[layer], self.engine.pool.layers[layer].spec
-        records = pool.records[mx.array(self.pages_of_context(i))]
-        return tuple(x.astype(mx.float32).swapaxes(1, 2).reshape(self.context, spec.kv_heads, -1)
-                     for x in pool.format.decode(records, self.size, spec.dk, spec.dv, mx.arange(records.shape[0])))
+        pages, held = self.pages_of_context(i), self.engine.pool.held
+        records = pool.records[mx.array([held.record(p) for p in pages] if held else pages)]
+        plain = pool.format.decode(records, self.size, spec.dk, spec.dv, mx.arange(records.shape[0]))
+        if held and held.first:
+            firsts = mx.array([held.slot(p) for p in pages[:held.first]])
+            plain = [mx.concatenate([f, x[held.first:]]) for f, x in zip(pool.held.get(firsts), plain)]
+        return tuple(x.astype(mx.float32).swapaxes(1, 2).reshape(self.context, spec.kv_heads, -1) for x in plain)
 
     def seal(self, i, layer, k, v):
         """Put a context's k and v of one layer into its pages, as a prompt of one chunk would."""
@@ -157,7 +161,7 @@ class Feed:
             start += n
 
     def _batch(self, works):
-        return build_batch(works, self.size, self.engine.pool.slots)
+        return build_batch(works, self.size, self.engine.pool.slots, held=self.engine.pool.held)
 
     def _run(self, works):
         logits = self.engine.runner.logits(works)

@@ -264,7 +264,7 @@ class Validation:
             return sum(n * encoding.words(size, d) * 32 for n, d in widths) / sum(n * d * size for n, d in widths)
         pool = self.engine(name, "measured").pool
         specs, stored = [x.spec for x in pool.layers], [x.format for x in pool.layers]
-        return effective_bits(specs, stored, size, context, self.base.dtype)
+        return effective_bits(specs, stored, size, context, self.base.dtype, formats.sink(name))
 
     def _rows(self, wanted):
         for (name, context, mode, stream), scores in self.scores.items():

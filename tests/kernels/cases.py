@@ -12,8 +12,9 @@ import pytest
 from mlxr.batch import build_batch
 from mlxr.calibration import made_up
 from mlxr.kernels import fallback, host_build, library
-from mlxr.pages.formats import page_format
+from mlxr.pages.held import Held, HeldLayer
 from mlxr.pages.pool import LayerPool, LayerSpec
+from mlxr.pages.spec import parse_kv
 from mlxr.scheduler import Work
 from mlxr.sequence import SamplingParams, Sequence
 
@@ -34,13 +35,18 @@ class Layer:
 
 
 class Story:
-    """Sequences with random histories in one layer's pool. `write` adds tokens to some of them, in one batch."""
+    """Sequences with random histories in one layer's pool. `write` adds tokens to some of them, in one batch. kv may say
+    sink=N: then first pages are held."""
 
     def __init__(self, layer, kv="f16", page_size=16, dtype=mx.float32, seed=0, slots=4, pages=200):
         self.layer, self.page_size, self.dtype = layer, page_size, dtype
         self.rng = np.random.default_rng(seed)
-        self.format = made_up(page_format(kv), layer.kv_heads, layer.dk, layer.dv, page_size, pages)
-        self.pool = LayerPool(LayerSpec(layer.kv_heads, layer.dk, layer.dv), self.format, page_size, pages, dtype)
+        said, spec = parse_kv(kv), LayerSpec(layer.kv_heads, layer.dk, layer.dv)
+        self.format = made_up(said.format, layer.kv_heads, layer.dk, layer.dv, page_size, pages)
+        first = -(-said.sink // page_size)
+        self.held = Held(first, first * slots, pages, 0) if first else None
+        held = HeldLayer(spec, self.format, page_size, first * slots, mx.float16) if first else None
+        self.pool = LayerPool(spec, self.format, page_size, pages, dtype, held)
         self.pool.grow(slots)
         self.slots = slots
         self.free = list(self.rng.permutation(np.arange(1, pages + 1)))
@@ -60,13 +66,15 @@ class Story:
             s = self.sequences[i]
             s.tokens += [0] * n
             need = len(s.tokens) // self.page_size - len(s.pages)
-            s.pages = s.pages + [int(self.free.pop()) for _ in range(need)]
+            first, there = self.held.first if self.held else 0, len(s.pages)
+            s.pages = s.pages + [self.held.base + 1 + s.slot * first + p if p < first else int(self.free.pop())
+                                 for p in range(there, there + need)]
             works.append(Work(s, s.computed, n, True, -1, s.slot, s.pages))
             s.computed += n
             kv = [self._random(n, self.layer.kv_heads, d) for d in (self.layer.dk, self.layer.dv)]
             self.history[i] = [np.concatenate([a, b]) for a, b in zip(self.history[i], kv)]
             new.append(kv)
-        batch = build_batch(works, self.page_size, self.slots)
+        batch = build_batch(works, self.page_size, self.slots, held=self.held)
         k, v = (mx.array(np.concatenate([x[j] for x in new])).astype(self.dtype) for j in (0, 1))
         q = mx.array(self._random(k.shape[0], self.layer.heads, self.layer.dk)).astype(self.dtype)
         tails = self.pool.write(batch, k, v)
@@ -79,6 +87,11 @@ class Story:
     def stored(self, k, v, i=None, page=None):
         """What reading one page gives, in fp64: [page, heads, d] -> the same, through the page format. Where K is stored
         before RoPE, what sequence i's own page holds: another order of sums would give other codes here and there."""
+        if self.held and page < self.held.first:
+            plain = self.pool.held.get(mx.array(self.held.slot(self.sequences[i].pages[page])))
+            for x, right in zip(plain, (k, v)):
+                assert np.abs(np.array(x).swapaxes(0, 1) - right).max() < 4e-3
+            return tuple(np.array(x).swapaxes(0, 1).astype(np.float64) for x in plain)
         if self.format.k.before_rope:
             records = self.pool.records[self.sequences[i].pages[page]]
         else:

@@ -16,13 +16,14 @@ class Launches:
         self.story, self.window = story, window
         self.batch, q, k, v, tails = story.write(counts)
         scale = layer.dk ** -0.5
-        self.shape = paged_shape(story.format, story.page_size, q, k, v, tails[0], scale, sinks is not None)
+        self.shape = paged_shape(story.format, story.page_size, q, k, v, tails[0], scale, sinks is not None, story.pool.held)
         assert unsupported(self.shape) is None
         (self.part,), order = self.batch.parts
         assert order is None
         extra = [] if sinks is None else [mx.array(np.pad(np.asarray(sinks, np.float32), (0, max(0, 8 - len(sinks)))))]
         tables = [story.format.k.need().constants] if story.format.k.before_rope else []
-        self.inputs = [story.pool.records, self.part.table, self.part.sequences, q, *tails, k, v, *extra, *tables]
+        held = [self.part.slots, story.pool.held.numbers] if story.held else []
+        self.inputs = [story.pool.records, self.part.table, self.part.sequences, q, *tails, k, v, *extra, *tables, *held]
         self.expected = story.expect(counts, q, window, sinks, scale)
 
     def attend(self, **options):

@@ -38,6 +38,8 @@ ATTEND = {
     "mixed of 2 bits, half": ("mixed:ratio=0.5,low=2", 32, mx.float16, dict(dk=128, dv=128), (70,), (1,), None, None),
     "q3": ("q3", 32, mx.float32, dict(heads=6, kv_heads=2), (70, 7), (1, 1), None, None),
     "q2, blocks, 128, half": ("k:q2:block=16,v:q2", 64, mx.float16, dict(heads=4, kv_heads=1, dk=128, dv=128), (140,), (1,), 90, None),
+    "q4, held first pages": ("q4,sink=40", 32, mx.float32, {}, (130, 40), (1, 1), None, None),
+    "q3, held first pages": ("q3,sink=4", 32, mx.float16, {}, (70,), (2,), None, None),
     "q4, 80, window": ("q4", 64, mx.float32, dict(dk=80, dv=96), (150,), (2,), 100, None),
     "q4, 256, bf16": ("q4", 16, mx.bfloat16, dict(heads=4, kv_heads=1, dk=256, dv=256), (40,), (1,), None, None),
 }
@@ -54,6 +56,8 @@ PREFILL = {
     "q2, blocks, 128": ("k:q2:block=16,v:q2", 64, mx.float32, dict(heads=2, kv_heads=1, dk=128, dv=128), (70,), (12,), None, None),
     "q4, 80 and 96": ("q4", 32, mx.float16, dict(heads=5, kv_heads=1, dk=80, dv=96), (40,), (17,), None, None),
     "q4, 256": ("q4", 16, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (20,), (20,), None, None),
+    "q4, held first pages": ("q4,sink=4", 32, mx.float32, dict(heads=2, kv_heads=1), (70,), (9,), None, None),
+    "q3, held first pages": ("q3,sink=4", 32, mx.float32, dict(heads=2, kv_heads=1), (70,), (9,), None, None),
     "q6, 128": ("q6", 32, mx.float32, dict(heads=2, kv_heads=1, dk=128, dv=128), (40,), (12,), None, None),
     "mixed": ("mixed", 32, mx.float32, {}, (40,), (12,), None, None),
     "mixed, 256": ("mixed:low=2", 32, mx.float32, dict(heads=1, kv_heads=1, dk=256, dv=256), (40,), (12,), None, None),
