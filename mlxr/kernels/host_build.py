@@ -1,5 +1,7 @@
 """Compiles host programs with the system's C++ compiler, once: the results are cached by text, compiler and CPU."""
 
+import collections
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -8,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +30,7 @@ COMPILERS = (
     "g++-11",
 )
 _TIMEOUT = 300  # seconds for one program
+MANY = 8  # programs that are worth it to compile their headers for them, which takes as long as four do
 
 
 @functools.lru_cache(None)
@@ -91,30 +95,41 @@ def target(text, flags, cxx):
     return cache_folder() / f"{key}.so"
 
 
-def _precompiled(text, flags, cxx):
-    """(flags, text without the dialect at its beginning) that take the dialect from a header compiled once.
-
-    Only where MLXR_PRECOMPILE is set, and for GCC: half of a kernel's compilation is its headers, but 50 MB of disk hold them.
-    """
-    dialect = source.host_dialect()
-    if not os.environ.get("MLXR_PRECOMPILE") or not text.startswith(dialect) or "Free Software" not in _identity(cxx):
-        return [], text
-    header = target(dialect, flags, cxx).with_suffix("") / "lanes.h"
+def _compile_header(flags, cxx, folder):
+    """folder/lanes.h, the dialect, and what GCC makes of it: half of a kernel's compilation, and 50 MB of disk."""
+    header = folder / "lanes.h"
     ready = header.with_suffix(".h.gch")
     if not ready.exists():
-        header.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         scratch = header.with_name(f"{os.getpid()}.{threading.get_ident()}")
-        scratch.write_text(dialect)
+        scratch.write_text(source.host_dialect())
         scratch.replace(header)
         command = [cxx, *flags, "-fPIC", "-w", "-x", "c++-header", "-o", str(scratch), str(header)]
         if subprocess.run(command, capture_output=True, timeout=_TIMEOUT).returncode == 0:
             scratch.replace(ready)           # where this fails, the header itself is included: slower, and the same
+    return header
+
+
+def _precompiled(text, flags, cxx, once):
+    """(flags, text without the dialect at its beginning) that take the dialect from a header compiled once.
+
+    Where MLXR_PRECOMPILE is set, from one that is kept; else from that in the folder `once`, from when it is there.
+    """
+    dialect = source.host_dialect()
+    if not text.startswith(dialect) or "Free Software" not in _identity(cxx):
+        return [], text
+    if os.environ.get("MLXR_PRECOMPILE"):
+        header = _compile_header(flags, cxx, target(dialect, flags, cxx).with_suffix(""))
+    elif once and list(flags) == list(once[0]) and (once[1] / "lanes.h.gch").exists():
+        header = once[1] / "lanes.h"
+    else:
+        return [], text
     return ["-include", str(header)], text[len(dialect):]
 
 
-def _compile(text, flags, cxx, path):
+def _compile(text, flags, cxx, path, once=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    include, text = _precompiled(text, flags, cxx)
+    include, text = _precompiled(text, flags, cxx, once)
     program, scratch = path.with_suffix(f".{os.getpid()}.cpp"), path.with_suffix(f".{os.getpid()}.tmp")
     program.write_text(text)
     libraries = [f for f in flags if f.startswith(("-l", "-L", "-Wl"))]
@@ -153,6 +168,18 @@ def quiet():
     _quiet.append(True)
 
 
+def _compile_all(missing, cxx):
+    """missing: [(path, text, flags)], all at a time. Where they are many, one thread compiles their headers first."""
+    with ThreadPoolExecutor(max(1, min(len(missing), os.cpu_count() or 1))) as pool, contextlib.ExitStack() as stack:
+        once = None
+        flags, kernels = collections.Counter(tuple(flags) for _, _, flags in missing).most_common(1)[0]
+        if kernels >= MANY and "Free Software" in _identity(cxx) and not os.environ.get("MLXR_PRECOMPILE"):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            once = flags, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headers.", dir=cache_folder())))
+            pool.submit(_compile_header, flags, cxx, once[1])
+        list(pool.map(lambda job: _compile(job[1], job[2], cxx, job[0], once), missing))
+
+
 def build(programs, what):
     """Paths of compiled programs, compiled now where the cache lacks them, two and more at a time.
 
@@ -169,8 +196,7 @@ def build(programs, what):
         if not _quiet:
             print(f"mlxr: compiling {number}{what} for this CPU, once", file=sys.stderr, flush=True)
         try:
-            with ThreadPoolExecutor(max(1, min(len(missing), os.cpu_count() or 1))) as pool:
-                list(pool.map(lambda job: _compile(job[1], job[2], cxx, job[0]), missing))
+            _compile_all(missing, cxx)
         except OSError as e:
             raise KernelError(
                 f"cannot write compiled kernels to {cache_folder()}: {e.strerror or e}; set MLXR_HOME"

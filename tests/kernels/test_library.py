@@ -179,6 +179,18 @@ def test_headers_compiled_once(home, monkeypatch):
 
 
 @needs_compiler
+def test_headers_of_many_programs_are_compiled_for_them_alone(home, monkeypatch):
+    monkeypatch.setattr(host_build, "MANY", 3)
+    made, inner = [], host_build.subprocess.run
+    monkeypatch.setattr(host_build.subprocess, "run", lambda command, **k: (made.append(command), inner(command, **k))[1])
+    kernels = [twice(f"{n}.0f") for n in range(3, 9)]
+    host_build.build([k.program() for k in kernels], "kernels")
+    assert sum("c++-header" in c for c in made) == 1 and any("-include" in c for c in made)
+    assert all(k.load().ready() for k in kernels)
+    assert len(list((home / "kernels").iterdir())) == 6, "the headers are left"
+
+
+@needs_compiler
 def test_two_processes_at_once(home):
     code = (
         "import mlx.core as mx\nfrom mlxr.kernels.library import Kernel\n"
