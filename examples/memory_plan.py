@@ -17,6 +17,8 @@ args = parser.parse_args()
 
 plan = make_plan(from_name(args.model, args.bits), EngineConfig())
 print(f"{args.model}: {plan['parameters'] / 1e9:.2f} B parameters, {plan['weights_bytes'] / 2**30:.1f} GiB at {args.bits:g} bits")
+if not any(mac["memory_gb"] == args.memory for mac in plan["macs"]):
+    raise SystemExit(f"no Mac has {args.memory} GB; there are {sorted({mac['memory_gb'] for mac in plan['macs']})}")
 for mac in plan["macs"]:
     if mac["memory_gb"] != args.memory:
         continue

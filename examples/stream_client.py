@@ -19,7 +19,11 @@ args = parser.parse_args()
 body = {"messages": [{"role": "user", "content": args.prompt}], "max_tokens": args.max_tokens, "stream": True,
         "stream_options": {"include_usage": True}}
 request = urllib.request.Request(args.url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-with urllib.request.urlopen(request) as events:
+try:
+    reply = urllib.request.urlopen(request)
+except OSError as e:
+    raise SystemExit(f"{args.url}: {e}; `mlxr serve` has to run there") from None
+with reply as events:
     for line in events:
         data = line.decode().strip().removeprefix("data: ")
         if not data or data == "[DONE]":

@@ -20,6 +20,10 @@ args = parser.parse_args()
 body = {"messages": [{"role": "user", "content": args.prompt}], "max_tokens": 120,
         "response_format": {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA, "strict": True}}}
 request = urllib.request.Request(args.url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-with urllib.request.urlopen(request) as answer:
+try:
+    reply = urllib.request.urlopen(request)
+except OSError as e:
+    raise SystemExit(f"{args.url}: {e}; `mlxr serve` has to run there") from None
+with reply as answer:
     thing = json.loads(json.load(answer)["choices"][0]["message"]["content"])
 print(f"{thing['name']} is a {thing['kind']} with {thing['legs']} legs")

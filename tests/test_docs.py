@@ -16,6 +16,7 @@ from helpers.docs import COMMANDS, DOCS, PAGES, RECORD, REPO, commands, records,
 from helpers.readme import block
 
 from mlxr._version import __version__
+from mlxr.home import cache_home
 from mlxr.kernels import source
 from mlxr.pages.formats import page_format
 
@@ -84,7 +85,8 @@ def walk(tmp_path_factory, smollm2_gguf):
     (folder / "bin").mkdir()
     (folder / "bin" / "mlxr").write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mlxr \"$@\"\n")
     (folder / "bin" / "mlxr").chmod(0o755)
-    (folder / "model.gguf").symlink_to(smollm2_gguf)
+    for name in ("model.gguf", "small.gguf", "big.gguf"):
+        (folder / name).symlink_to(smollm2_gguf)
     (folder / "question.txt").write_text("What is a page?\n")
     (folder / "prompts.txt").write_text("One\nTwo\n")
     subprocess.run("git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git add question.txt "
@@ -114,14 +116,16 @@ def test_slow_command_runs_as_written(walk, command, request):
     more = {}
     if "Qwen/Qwen3-0.6B" in command:                # from a hub on the loopback, which has another model under that name
         more = {"HF_ENDPOINT": request.getfixturevalue("hub").url, "HF_HOME": str(walk / "hf")}
-    shutil.rmtree(walk / "folder", ignore_errors=True)
+    for made in ("folder", "small"):
+        shutil.rmtree(walk / made, ignore_errors=True)
     result = run(walk, command, **more)
     assert result.returncode == 0 and (result.stdout + result.stderr).strip(), result.stderr
 
 
 def serves(walk, command):
-    env = {**environment(), "PYTHONPATH": str(REPO)}
-    words = shlex.split(command.replace("mlxr", f"{sys.executable} -m mlxr", 1).replace("8080", "18089"))
+    env = {**environment(), "PYTHONPATH": str(REPO), "HOME": str(walk), "MLXR_HOME": str(cache_home())}
+    command = command.replace("mlxr", f"{sys.executable} -m mlxr", 1).replace("8080", "18089").replace("~", str(walk))
+    words = shlex.split(command + ("" if "--port" in command else " --port 18089"))
     with subprocess.Popen(words, cwd=walk, env=env, stderr=subprocess.PIPE, text=True) as server:
         try:
             for line in server.stderr:

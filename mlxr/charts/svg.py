@@ -96,7 +96,7 @@ def bars(rows, names, text="{:.4g}".format):
     most = max((v for _, values in rows for v in values if v), default=0)
     if not most:
         return ""
-    each, gap, left = 11, 8, max(120, 8 * max(len(label) for label, _ in rows) + 16)
+    each, gap, left = 11, 8, max(120, 9 * max(len(label) for label, _ in rows) + 16)
     high = sum(each * len(values) + gap for _, values in rows) + gap
     parts, y = [], gap
     for label, values in rows:
