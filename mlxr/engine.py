@@ -199,7 +199,7 @@ class Engine:
         if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
             before, self._in_flight = self._in_flight, None
             chunks += self._read(*before)
-        self.scheduler.beside = self.pace.beside
+        self.scheduler.beside = self.pace.beside(self.scheduler.present)
         plan = self.scheduler.schedule()
         if self.persistence and plan.seals(self.config.page_size):
             self.persistence.save()      # such a step waits for the one before it in any case

@@ -5,24 +5,32 @@ from statistics import median
 
 STRETCH = 2.5                    # a step with prompts may take this many times as long as one without
 FIRST, LEAST, MOST = 16, 8, 4096       # tokens: before anything was measured, and bounds
-RECENT = 15                      # steps without prompts, of whose times the median counts
+RECENT, FEW = 15, 5              # steps without prompts, and with them, of whose times the median counts
 
 
 class Pace:
-    """Learns how long steps without prompts take, and lets steps with prompts grow or shrink towards STRETCH times that."""
+    """Learns how long steps without prompts take, by the sequences that they decode, and what a token of a prompt adds."""
 
     def __init__(self):
-        self._beside, self._last, self._plain = float(FIRST), None, deque(maxlen=RECENT)
+        self._plain, self._costs, self._last = {}, deque(maxlen=FEW), None
 
-    @property
-    def decode(self):
-        """Seconds of a step without prompts, or None."""
-        return median(self._plain) if self._plain else None
+    def decode(self, rows):
+        """Seconds of a step that decodes so many sequences and reads no prompt, or None: as measured, or between what was
+        measured with fewer and with more; of fewer alone, those of the most, so that nobody waits for a guess."""
+        below = max((r for r in self._plain if r <= rows), default=None)
+        above = min((r for r in self._plain if r >= rows), default=None)
+        if below is None or above is None:
+            known = above if below is None else below
+            return known and median(self._plain[known])
+        low, high = median(self._plain[below]), median(self._plain[above])
+        return low if above == below else low + (high - low) * (rows - below) / (above - below)
 
-    @property
-    def beside(self):
-        """Tokens of prompts for a step that decodes as well."""
-        return int(self._beside)
+    def beside(self, rows):
+        """Tokens of prompts for a step that decodes as well, where so many sequences will once all prompts are read."""
+        plain = self.decode(rows)
+        if not plain or not self._costs:
+            return FIRST
+        return int(min(MOST, max(LEAST, (STRETCH - 1) * plain / max(median(self._costs), 1e-9))))
 
     def forget(self):
         """What comes next does not follow a step whose end is known."""
@@ -37,20 +45,25 @@ class Pace:
         if took is None or not following:
             return
         prompts, alike = _prompts(plan), bool(_prompts(plan)) == bool(_prompts(following))
+        rows = plan.tokens - prompts
         if alike and not prompts:
-            self._plain.append(took)
-        elif alike and self.decode and prompts < plan.tokens and prompts > 0.7 * self._beside:
-            change = STRETCH * self.decode / took
-            self._beside = min(MOST, max(LEAST, self._beside * min(1.2, max(0.5, change))))
+            self._plain.setdefault(rows, deque(maxlen=RECENT)).append(took)
+        elif alike and rows and self.decode(rows) and prompts >= LEAST:
+            self._costs.append(max(0.0, took - self.decode(rows)) / prompts)
 
 
 class Unpaced:
     """In place of the engine's Pace: prompts take the whole token budget, so that all sequences begin as soon as can be."""
 
-    decode = None
+    def __init__(self, budget):
+        self._budget = budget
 
-    def __init__(self, beside):
-        self.beside = beside
+    def decode(self, rows):
+        """Nothing is known."""
+
+    def beside(self, rows):
+        """The whole budget."""
+        return self._budget
 
     def forget(self):
         """Nothing was learned."""

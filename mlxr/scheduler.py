@@ -85,6 +85,11 @@ class Scheduler:
     def busy(self):
         return bool(self.waiting or self.running)
 
+    @property
+    def present(self):
+        """How many sequences can run at once of those that are here: what decides how long a step without prompts takes."""
+        return min(len(self.running) + len(self.waiting), len(self.running) + len(self._slots))
+
     def add(self, sequence):
         """Queue a sequence. Raises RequestError (empty prompt) or PromptTooLong (it can never fit), queueing nothing."""
         if not sequence.tokens:

@@ -86,7 +86,7 @@ def test_the_pace_keeps_steps_with_prompts_near_a_multiple_of_a_plain_one():
     for i in range(200):
         if i == 20:
             s.add(sequence(1_300))
-        s.beside = pace.beside
+        s.beside = pace.beside(s.present)
         d.step()
         plan = d.plans[-1][0]
         prompts = sum(w.count for w in plan.works if w.count > 1)
@@ -94,12 +94,12 @@ def test_the_pace_keeps_steps_with_prompts_near_a_multiple_of_a_plain_one():
         if i:
             pace.note(now, d.plans[-2][0], plan)     # the step before was read back when this one had been launched
         now += took[-1]
-    assert abs(pace.decode - 0.010) < 1e-6 and max(took) < 1.2 * STRETCH * 0.010 + 0.003
+    assert abs(pace.decode(1) - 0.010) < 1e-6 and max(took) < 1.2 * STRETCH * 0.010 + 0.003
     assert all(0.8 < t / (STRETCH * 0.010) < 1.15 for t in took[45:90])
     assert took[-1] == 0.010 and s.running
     pace.forget()
     pace.note(now + 1000, plan, plan)
-    assert abs(pace.decode - 0.010) < 1e-6
+    assert abs(pace.decode(1) - 0.010) < 1e-6
 
 
 def test_chunks_keep_to_the_budget_and_sample_only_at_the_end():

@@ -1,7 +1,5 @@
 """Prometheus metrics: counts and times of requests, and gauges read from the engine when somebody asks."""
 
-import time
-
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -60,8 +58,7 @@ class Metrics:
         yield GaugeMetricFamily("mlxr_peak_bytes", "Peak memory of the process.", value=peak_bytes())
         yield CounterMetricFamily("mlxr_loads", "Models loaded.", value=self.models.loads)
 
-    def _chunk(self, job, i, chunk):
-        now = time.perf_counter()
+    def _chunk(self, job, i, chunk, now):
         if not hasattr(job, "seen"):
             job.seen = {}
         request = job.requests[i] if job.requests else None

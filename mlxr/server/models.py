@@ -20,7 +20,7 @@ class Models:
     def __init__(self, config, names, load, most=1, idle=None):
         self.config, self.names, self.load, self.most, self.idle = config, names, load, most, idle
         self.default, self.started, self.draining = names[0], time.time(), False
-        self.observers = []                      # called as observer(job, index, chunk) for each chunk of any model
+        self.observers = []                      # called as observer(job, index, chunk, when) for each chunk of any model
         self.loaded, self.loads = {}, 0
         self._lock, self._limits = asyncio.Lock(), Limits()
         self._add(self.default, load(self.default))

@@ -32,7 +32,7 @@ async def begin(request, model, ask):
     fields = parse(model, await read_body(request, models.config))
     async with models.use(fields.model) as service:
         asked = await service.off_thread(ask, service, fields)
-        job = await service.start(asked.prompts, asked.params, asked.handling, request.url.path)
+        job = await service.start(asked.prompts, asked.params, asked.handling, request.url.path, bool(fields.stream))
     request.state.job = job
     return service, fields, asked, job
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from ..api import EngineThread
@@ -55,7 +56,8 @@ class Service:
         self.draining, self.claims, self.used = False, 0, time.monotonic()
         self.open = 0                        # sequences that were taken and have not ended
         self.jobs = set()
-        self.observers = []                  # called as observer(job, index, chunk) for each chunk
+        self.observers = []                  # called as observer(job, index, chunk, when) for each chunk
+        self._due, self._called = deque(), False         # jobs that have something to read, and whether the loop was told
         self._seconds = 1.0                  # of a sequence from its start to its end, averaged
 
     @property
@@ -79,8 +81,11 @@ class Service:
         except RequestError as e:
             raise as_api_error(e) from None
 
-    async def start(self, prompts, params, handling, endpoint=""):
-        """Queue token id lists, all or none; returns their Job. Raises ApiError: too many, too long, stopping."""
+    async def start(self, prompts, params, handling, endpoint="", streamed=True):
+        """Queue token id lists, all or none; returns their Job. Raises ApiError: too many, too long, stopping.
+
+        streamed: chunks are wanted as they come, not when their sequences have ended.
+        """
         if not self.ready:
             raise ApiError(503, "the server is stopping" if self.draining else "the engine has failed", code="unavailable")
         if len(prompts) > self.limit:
@@ -89,7 +94,7 @@ class Service:
             wait = math.ceil(max(1.0, self._seconds * self.config.max_queue / self.engine.config.max_batch / 2))
             raise ApiError(429, f"{self.open} sequences are running or waiting, and the limit is {self.limit}; try again in "
                                 f"{min(wait, 120)} seconds", code="queue_full", headers={"Retry-After": str(min(wait, 120))})
-        job = Job(self, len(prompts), endpoint)
+        job = Job(self, len(prompts), endpoint, streamed)
         try:
             if self.engine.persistence:
                 await asyncio.to_thread(self._read_ahead, prompts, handling.cache_salt)
@@ -104,6 +109,19 @@ class Service:
     def _read_ahead(self, prompts, salt):
         for prompt in {tuple(p) for p in prompts}:
             self.engine.persistence.prefetch(prompt, salt)
+
+    def tell(self, loop, job):
+        """Have a job read what has arrived. On the engine's thread; one call to the loop does for all jobs of a step."""
+        self._due.append(job)
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(RuntimeError):          # the loop is closed: the server is gone
+                loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self):
+        self._called = False                 # before the rest: what is due from now on calls again
+        while self._due:
+            self._due.popleft().wake()
 
     def ended(self, seconds):
         """Note how long a sequence took."""
@@ -127,10 +145,11 @@ class Service:
 class Job:
     """The sequences of one HTTP request. `async for index, chunk in job` until all have ended; close() always."""
 
-    def __init__(self, service, n, endpoint):
+    def __init__(self, service, n, endpoint, streamed):
         self.service, self.tokenizer, self.n, self.left, self.endpoint = service, service.tokenizer, n, n, endpoint
         self.requests, self.began, self.first, self.last = [], time.perf_counter(), None, None
-        self._chunks, self._closed = asyncio.Queue(), False
+        self._streamed, self._closed = streamed, False
+        self._chunks, self._waiter = deque(), None        # (index, chunk, when it came)
         self._ended = set()
         service.open += n
         service.jobs.add(self)
@@ -140,14 +159,30 @@ class Job:
         loop = asyncio.get_running_loop()
 
         def sink(i, chunk):                  # on the engine's thread
-            with contextlib.suppress(RuntimeError):          # the loop is closed: the server is gone
-                loop.call_soon_threadsafe(self._chunks.put_nowait, (i, chunk))
+            self._chunks.append((i, chunk, time.perf_counter()))
+            if self._streamed or isinstance(chunk, BaseException) or chunk.finish_reason:
+                self.service.tell(loop, self)
         future = self.service.thread.start(prompts, params, sink, handling)
         try:
             self.requests = await asyncio.wrap_future(future)
         except asyncio.CancelledError:       # the client went away before the engine had answered
             future.add_done_callback(lambda f: f.cancelled() or f.exception() or self.service.thread.cancel(f.result()))
             raise
+
+    def wake(self):
+        """Something has arrived."""
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(True)
+
+    async def _arrived(self):
+        """Wait for a chunk; False after PULSE seconds without one."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        silent = loop.call_later(PULSE, lambda w: w.done() or w.set_result(False), self._waiter)
+        try:
+            return await self._waiter
+        finally:
+            silent.cancel()
 
     def __aiter__(self):
         return self
@@ -156,22 +191,21 @@ class Job:
         """(index, StreamChunk), or (None, None) after a while without any. Raises ApiError when the engine stops."""
         if not self.left:
             raise StopAsyncIteration
-        try:
-            i, chunk = await asyncio.wait_for(self._chunks.get(), PULSE)
-        except asyncio.TimeoutError:
-            return None, None
-        if isinstance(chunk, BaseException):
-            raise as_api_error(chunk)
-        if i in self._ended:
-            return await self.__anext__()
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
+        i = None
+        while i is None or i in self._ended:
+            while not self._chunks:
+                if not await self._arrived():
+                    return None, None
+            i, chunk, when = self._chunks.popleft()
+            if isinstance(chunk, BaseException):
+                raise as_api_error(chunk)
+        self.first, self.last = self.first or when, when
         if chunk.finish_reason:
             self.left -= 1
             self._ended.add(i)
             self.service.ended(self.last - self.began)
         for observer in self.service.observers:
-            observer(self, i, chunk)
+            observer(self, i, chunk, when)
         return i, chunk
 
     def end(self, i):
@@ -185,7 +219,8 @@ class Job:
         """End all sequences with the reason "cancelled", which the client is told."""
         self.service.thread.cancel(self.requests)
         for i in range(self.n):
-            self._chunks.put_nowait((i, StreamChunk(finish_reason="cancelled")))
+            self._chunks.append((i, StreamChunk(finish_reason="cancelled"), time.perf_counter()))
+        self.wake()
 
     def close(self):
         """Free what is left of it. Idempotent."""

@@ -6,12 +6,12 @@ MLXR_LLAMA_PATH: folders for PYTHONPATH where llama_cpp.server's own requirement
 """
 
 import contextlib
+import json
 import os
 import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from helpers.load import httpx, prompt_of
 from helpers.server import Server
 
 pytestmark = pytest.mark.slow
+CLIENT = Path(__file__).resolve().parents[1] / "helpers" / "fast_client.py"       # in a process of its own
 THREADS = os.environ.get("MLXR_BENCH_THREADS", "2")
 TOKENS, ROUNDS = 96, int(os.environ.get("MLXR_ROUNDS", 3))
 
@@ -60,25 +61,16 @@ def cpu_seconds(pid):
 
 def run(server, clients, each, tokens, seed, model):
     """(tokens a second, tokens a second of processor time) of some clients with `each` requests one after the other."""
-    done, lock = [], threading.Lock()
-
-    def one(number):
-        with httpx.Client(base_url=server.url, timeout=600) as client:
-            for i in range(each):
-                body = {"model": model, "prompt": prompt_of(40, f"{seed}/{number}/{i}"), "max_tokens": tokens, "temperature": 0,
-                        "logit_bias": {"2": -100, "0": -100}}
-                answer = client.post("/v1/completions", json=body)
-                assert answer.status_code == 200, answer.text
-                with lock:
-                    done.append(answer.json()["usage"]["completion_tokens"])
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(clients)]
-    wall, cpu = time.perf_counter(), cpu_seconds(server.process.pid)
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len(done) == clients * each
-    return sum(done) / (time.perf_counter() - wall), sum(done) / (cpu_seconds(server.process.pid) - cpu)
+    bodies = [{"model": model, "prompt": prompt_of(40, f"{seed}/{n}"), "max_tokens": tokens, "temperature": 0,
+               "logit_bias": {"2": -100, "0": -100}} for n in range(clients * each)]
+    if model is None:
+        bodies = [{k: v for k, v in b.items() if k != "model"} for b in bodies]
+    cpu = cpu_seconds(server.process.pid)
+    done = subprocess.run([sys.executable, CLIENT, server.url, str(clients), str(each)], input=json.dumps(bodies), text=True,
+                          capture_output=True, check=True)
+    answer = json.loads(done.stdout)
+    assert not answer["errors"], answer["errors"]
+    return answer["tokens"] / answer["seconds"], answer["tokens"] / (cpu_seconds(server.process.pid) - cpu)
 
 
 def test_throughput(smollm2_gguf, smollm2_fp32):
