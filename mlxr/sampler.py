@@ -14,6 +14,7 @@ import numpy as np
 from .kernels import draw
 from .kernels.draw import LARGEST
 
+BLOCK = 128         # columns of a row of logits whose largest is looked at first
 _MASK64 = (1 << 64) - 1
 
 
@@ -79,16 +80,28 @@ def _with_logprobs(sampled, raw, params):
     """Logprobs are those of the model itself: before bias, penalties, filters and temperature."""
     asked = [p.logprobs for p in params if p.logprobs is not None]
     if asked:
-        logprobs = raw - mx.logsumexp(raw, axis=-1, keepdims=True)
-        sampled.chosen = mx.take_along_axis(logprobs, sampled.tokens[:, None], axis=-1)[:, 0]
+        total = mx.logsumexp(raw, axis=-1, keepdims=True)
+        sampled.chosen = (mx.take_along_axis(raw, sampled.tokens[:, None], axis=-1) - total)[:, 0]
         n = min(max(asked), raw.shape[-1])
         if n:
-            top = mx.argpartition(-logprobs, n - 1, axis=-1)[:, :n]
-            values = mx.take_along_axis(logprobs, top, axis=-1)
+            top = _top(raw, n)
+            values = mx.take_along_axis(raw, top, axis=-1) - total
             order = mx.argsort(-values, axis=-1)
             sampled.top_ids = mx.take_along_axis(top, order, axis=-1).astype(mx.int32)
             sampled.top_logprobs = mx.take_along_axis(values, order, axis=-1)
     return sampled
+
+
+def _top(x, n):
+    """The numbers [S, n] of the n largest in each row of x [S, V]: those of the n blocks whose largest are the largest."""
+    rows, width = x.shape
+    if width % BLOCK or 4 * n * BLOCK > width:
+        return mx.argpartition(-x, n - 1, axis=-1)[:, :n]
+    blocks = x.reshape(rows, -1, BLOCK)
+    which = _top(mx.max(blocks, axis=-1), n)
+    near = mx.take_along_axis(blocks, which[:, :, None], axis=1).reshape(rows, -1)
+    top = _top(near, n)
+    return mx.take_along_axis(which, top // BLOCK, axis=-1) * BLOCK + top % BLOCK
 
 
 def _guided(logits, works):

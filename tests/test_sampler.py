@@ -275,6 +275,16 @@ def test_logprobs_of_the_chosen_alone_and_of_none():
     assert sample(raw, [work(SamplingParams())]).arrays[1:] == []
 
 
+@pytest.mark.parametrize("n, vocabulary, ties", [(5, 4096, False), (20, 49152, False), (20, 49152, True), (3, 1536, True)])
+def test_the_likeliest_of_a_large_vocabulary(n, vocabulary, ties):
+    raw = logits_of(3, vocabulary)
+    raw = np.round(raw) if ties else raw
+    sampled = sample(mx.array(raw), [work(SamplingParams(logprobs=n)) for _ in range(3)])
+    ids = np.array(sampled.top_ids)
+    assert all(len(set(row)) == n for row in ids.tolist())
+    assert np.array_equal(np.take_along_axis(raw, ids, -1), -np.sort(-raw)[:, :n])
+
+
 def test_a_vocabulary_smaller_than_top_n():
     raw = logits_of(2, 6)
     params = [SamplingParams(logprobs=MAX_LOGPROBS), SamplingParams(temperature=1.0, top_k=99)]
