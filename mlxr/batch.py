@@ -67,6 +67,11 @@ class Batch:
         """Row of the first new token of each sequence."""
         return [0, *accumulate(w.count for w in self.works)][:-1]
 
+    @cached_property
+    def embeds(self):
+        """Whether hidden states are wanted of rows that are sampled from."""
+        return any(w.sample and w.sequence.embed for w in self.works)
+
     @property
     def completes(self):
         """Whether a page is complete now."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import mlx.core as mx
+import numpy as np
 
 from . import calibration
 from ._version import __version__
@@ -162,7 +163,7 @@ class Engine:
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little")
         sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed,
                             priority=handling.priority, salt=handling.cache_salt, cache_note=self._uncached,
-                            guide=handling.guide and handling.guide())
+                            guide=handling.guide and handling.guide(), embed=handling.embed)
         if self.persistence:
             self.persistence.restore(tokens, handling.cache_salt)
         self.scheduler.add(sequence)
@@ -254,7 +255,8 @@ class Engine:
         logprobs = [self._logprob(token, sampled, row, params.logprobs)] if params.logprobs is not None else None
         if reason:
             self._finish(request, reason)
-        return StreamChunk(text, [token], logprobs, reason)
+        hidden = np.array(sampled.hidden[row]) if sequence.embed and sampled.hidden is not None else None
+        return StreamChunk(text, [token], logprobs, reason, hidden)
 
     def _logprob(self, token, sampled, row, n):
         top = {}

@@ -15,12 +15,16 @@ class TokenLogprob:
 
 @dataclass
 class StreamChunk:
-    """What one step added to a request. text may be empty while a character or a possible stop string is incomplete."""
+    """What one step added to a request. text may be empty while a character or a possible stop string is incomplete.
+
+    hidden: NumPy float32 [hidden size], what the token was drawn from, where Handling.embed asked for it and the model tells.
+    """
 
     text: str = ""
     token_ids: list = field(default_factory=list)
     logprobs: list | None = None
     finish_reason: str | None = None
+    hidden: object = None
 
 
 @dataclass

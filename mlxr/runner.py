@@ -26,6 +26,7 @@ class Runner:
         self._shared = None              # the caches, when no layer is recurrent
         self._head = surgery.select_rows(model)
         self._previous = None            # tokens of the last launched step
+        self._wanted, self._hidden = False, []           # hidden states of this step's rows: [S', hidden] of each forward pass
         self.observer = None             # called as observer(works, logits [S, vocabulary]) at each step, by validation
 
     def launch(self, plan):
@@ -36,11 +37,14 @@ class Runner:
         if plan.seals(self.pool.page_size):
             # A seal reuses the pool's buffer only when no reader of it is in flight.
             mx.synchronize()
+        self._wanted, self._hidden = any(w.sequence.embed for w in plan.samples), []
         logits = self.logits(plan.works)
         works, previous = plan.samples, self._previous
         if self.observer and works:
             self.observer(works, logits)
         sampled = sample(logits, works, previous) if works else None
+        if sampled and sum(h.shape[0] for h in self._hidden) == len(works):
+            sampled.hidden = mx.concatenate(self._hidden).astype(mx.float32)
         self._previous = sampled.tokens if sampled else None
         mx.async_eval(self.pool.arrays, *(sampled.arrays if sampled else ()))
         return sampled
@@ -104,10 +108,13 @@ class Runner:
             layer.bind(batch, serial)
         head = self._head
         head.rows, head.total, head.used = None if batch.all_sampled else batch.sampled, tokens.size, False
+        head.keep, head.kept = self._wanted, None
         logits = self.model(tokens, cache=caches)
-        head.rows = None
+        head.rows, head.keep = None, False
         if batch.sampled is None:
             return None                  # nobody wants these logits: they are never computed
+        if head.kept is not None:
+            self._hidden.append(head.kept)
         logits = logits.reshape(-1, logits.shape[-1])
         return logits if head.used or batch.all_sampled else logits[batch.sampled]
 

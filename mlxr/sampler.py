@@ -38,16 +38,18 @@ def draw_number(seed, index):
 
 @dataclass
 class Sampled:
-    """What one step drew: tokens int32 [S], and where asked for the chosen and the most likely tokens' logprobs."""
+    """What one step drew: tokens int32 [S], and where asked for the chosen and the most likely tokens' logprobs, and hidden
+    states [S, hidden size]."""
 
     tokens: mx.array
     chosen: mx.array | None = None          # float32 [S]
     top_ids: mx.array | None = None         # int32 [S, n], most likely first
     top_logprobs: mx.array | None = None    # float32 [S, n]
+    hidden: mx.array | None = None          # float32 [S, hidden size]
 
     @property
     def arrays(self):
-        return [a for a in (self.tokens, self.chosen, self.top_ids, self.top_logprobs) if a is not None]
+        return [a for a in (self.tokens, self.chosen, self.top_ids, self.top_logprobs, self.hidden) if a is not None]
 
 
 def sample(logits, works, previous=None):

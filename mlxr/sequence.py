@@ -116,7 +116,8 @@ class Handling:
 
     priority:   lower is served first; it may take the place of higher ones. timeout: seconds until it is ended, or None.
     cache_salt: only requests with the same salt share pages. guide: makes the object that says which tokens may come
-                next (guides.py), or None. show_special: control tokens are part of the text.
+                next (guides.py), or None. show_special: control tokens are part of the text. embed: what is wanted is the model's
+                last hidden state at the prompt's last token (StreamChunk.hidden), with the first token.
     Raises RequestError for a value that cannot be used.
     """
 
@@ -125,6 +126,7 @@ class Handling:
     cache_salt: str = ""
     guide: object = None
     show_special: bool = False
+    embed: bool = False
 
     def __post_init__(self):
         _whole(self.priority, "priority", -1000)
@@ -172,6 +174,7 @@ class Sequence:
     learned: int = 0                  # pages that the prefix cache was told of
     cached: int | None = None         # prompt tokens that were there when it was first admitted
     cache_note: str = ""              # why no more
+    embed: bool = False               # the hidden states that its tokens are drawn from are wanted
 
     def __post_init__(self):
         self.num_prompt = len(self.tokens)

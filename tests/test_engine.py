@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from helpers.tiny import LLAMA, Observer, prompts, relative, run, stock_logits, tiny_engine, tiny_model
 from mlxr.errors import ConfigError, PromptTooLong, RequestError
-from mlxr.sequence import SamplingParams
+from mlxr.models import zoo
+from mlxr.sequence import Handling, SamplingParams
 from mlxr.tokenizer import ChatIds
 
 LENGTHS = [1, 5, 16, 17, 40, 100, 250]
@@ -175,3 +176,23 @@ def test_text_goes_on_from_a_prompt_but_not_from_a_chat(model, monkeypatch):
     for prompt in ("ab", [1, 2], ChatIds([1, 2])):
         engine.add(prompt, SamplingParams(max_tokens=1))
     assert asked == [True, True, False]
+
+
+@pytest.mark.parametrize("mode", ["paged", "serial", "gathered"])
+def test_hidden_states_are_those_of_mlx_lm(mode):
+    """What a prompt's last token ends as, before the head: beside requests that do not ask for it, and for one token too."""
+    model = tiny_model(scale=2.0)
+    texts = prompts([1, 5, 100, 30])
+    stock = [np.array(model.model(mx.array([p]), cache=[zoo.lm_module("cache").KVCache() for _ in model.layers]))[0, -1] for p in texts]
+    engine = tiny_engine(model, mode=mode, token_budget=40)
+    plain = engine.add(texts[3], SamplingParams(max_tokens=9))
+    for _ in range(6):
+        engine.step()
+    asked = [engine.add(p, SamplingParams(max_tokens=1), Handling(embed=True)) for p in texts]
+    found = {}
+    while engine.busy:
+        for request, chunk in engine.step():
+            assert (chunk.hidden is not None) == (request is not plain)
+            found[request.sequence.id] = chunk.hidden
+    for request, expected in zip(asked, stock):
+        assert relative(found[request.sequence.id], expected) < 1e-5

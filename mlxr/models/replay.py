@@ -73,7 +73,7 @@ class Stack:
         batch = layer.batch
         parts, _ = batch.parts
         seals = batch.completes
-        if (self.off or layer.observer or not batch.all_sampled or len(parts) > 1 or parts[0].chunks or parts[0].most > 1
+        if (self.off or batch.embeds or layer.observer or not batch.all_sampled or len(parts) > 1 or parts[0].chunks or parts[0].most > 1
                 or isinstance(layer.offset, int) or not possible()):
             return None
         key = *self._kind(x, batch), self._launches(parts[0])

@@ -4,17 +4,22 @@ import mlx.nn as nn
 
 
 class RowChoice:
-    """Which rows the head computes. rows: int32 [S] of `total` flattened tokens, or None for all; used: if it did."""
+    """Which rows the head computes. rows: int32 [S] of `total` flattened tokens, or None for all; used: if it did.
+
+    keep: note its input; kept: that, [S, hidden], of the last call.
+    """
 
     def __init__(self):
-        self.rows, self.total, self.used = None, 0, False
+        self.rows, self.total, self.used, self.keep, self.kept = None, 0, False, False, None
 
     def __call__(self, x):
         """x [..., hidden] -> [1, S, hidden]."""
-        if self.rows is None or x.size != self.total * x.shape[-1]:
-            return x
-        self.used = True
-        return x.reshape(-1, x.shape[-1])[self.rows][None]
+        if self.rows is not None and x.size == self.total * x.shape[-1]:
+            self.used = True
+            x = x.reshape(-1, x.shape[-1])[self.rows][None]
+        if self.keep:
+            self.kept = x.reshape(-1, x.shape[-1])
+        return x
 
 
 def select_rows(model):

@@ -1,13 +1,16 @@
-"""The small endpoints: models, tokenize, embeddings (refused), health, readiness, metrics, and the chat page."""
+"""The small endpoints: models, tokenize, embeddings, health, readiness, metrics, and the chat page."""
 
+import base64
 from importlib.resources import files
 
+import numpy as np
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from ..sequence import Handling, SamplingParams
 from .asking import tokenize as ids_of
-from .errors import ApiError
+from .errors import ApiError, unfinished
 from .fields import EmbeddingRequest, TokenizeRequest, parse
-from .wire import json_response, read_body
+from .wire import json_response, read_body, while_connected
 
 
 def _entry(models, name):
@@ -39,8 +42,41 @@ async def tokenize(request):
 async def embeddings(request):
     served = request.app.state.models
     fields = parse(EmbeddingRequest, await read_body(request, served.config))
-    raise ApiError(400, f"{served.check(fields.model)} was made to generate text: it has no embeddings to give", param="model",
-                   code="model_cannot_embed")
+    async with served.use(fields.model) as service:
+        prompts = await service.off_thread(_inputs, service, fields.input)
+        params, handling = SamplingParams(max_tokens=1, ignore_eos=True), Handling(timeout=service.config.timeout, embed=True)
+        job = await service.start(prompts, [params] * len(prompts), handling, request.url.path, streamed=False)
+    request.state.job = job
+    return json_response(await while_connected(request, _embedded(service, job, fields), job))
+
+
+def _inputs(service, given):
+    """Token ids of each text."""
+    several = isinstance(given, list) and not isinstance(given[0], int)
+    return [service.tokenizer.encode(x) if isinstance(x, str) else x for x in (given if several else [given])]
+
+
+async def _embedded(service, job, fields):
+    """OpenAI's answer: the last hidden state of each text's last token, of length 1."""
+    vectors = [None] * job.n
+    async for i, chunk in job:
+        if chunk:
+            error = unfinished(chunk.finish_reason)
+            if error:
+                raise error
+            vectors[i] = chunk.hidden
+    if any(v is None for v in vectors):
+        raise ApiError(400, f"{service.name} does not show the hidden states that embeddings are made of", param="model",
+                       code="model_cannot_embed")
+    if fields.dimensions not in (None, len(vectors[0])):
+        raise ApiError(400, f"this model's embeddings have {len(vectors[0])} dimensions, and cannot be shortened", param="dimensions")
+    data = []
+    for i, v in enumerate(vectors):
+        v = v / max(float(np.linalg.norm(v)), 1e-12)
+        value = base64.b64encode(v.astype("<f4").tobytes()).decode() if fields.encoding_format == "base64" else v.tolist()
+        data.append({"object": "embedding", "index": i, "embedding": value})
+    tokens = job.usage().prompt
+    return {"object": "list", "data": data, "model": service.name, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
 async def health(request):

@@ -145,7 +145,8 @@ def test_other_endpoints_refuse_alike(server):
             ("/v1/completions", {"prompt": "x", "best_of": 2}, 400, "best_of"), ("/v1/completions", {"prompt": ""}, 400, None),
             ("/v1/completions", {"prompt": [99999999]}, 400, None), ("/v1/completions", {"prompt": "x", "suffix": "y"}, 400, "suffix"),
             ("/v1/responses", {"input": "x", "previous_response_id": "r"}, 400, "previous_response_id"),
-            ("/v1/responses", {"input": []}, 400, "input"), ("/tokenize", {}, 400, "prompt"), ("/v1/embeddings", {"input": "x"}, 400, "model"),
+            ("/v1/responses", {"input": []}, 400, "input"), ("/tokenize", {}, 400, "prompt"), ("/v1/embeddings", {"input": ""}, 400, None),
+            ("/v1/embeddings", {"input": "x", "dimensions": 5}, 400, "dimensions"), ("/v1/embeddings", {"input": []}, 400, "input"),
             ("/v1/messages", {"messages": [{"role": "user", "content": "x"}]}, 400, None)):
         got, answer, _ = server.ask(path, body)
         assert got == status, (path, body, answer)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import numpy as np
 import openai
 import pytest
 
@@ -114,8 +115,21 @@ def test_models(client):
     with pytest.raises(openai.NotFoundError) as e:
         client.chat.completions.create(model="gpt-9", messages=SKY)
     assert e.value.code == "model_not_found" and e.value.param == "model"
-    with pytest.raises(openai.BadRequestError, match="no embeddings"):
-        client.embeddings.create(model=MODEL, input="x")
+
+
+def test_embeddings(client):
+    """The client asks for base64 by itself. One vector of length 1 for each text, as alone, and near those of like texts."""
+    texts = ["The cat sat on the mat.", "A cat is sitting on a mat.", "Quarterly revenue grew by 12 %.", "x"]
+    answer = client.embeddings.create(model=MODEL, input=texts)
+    vectors = np.array([d.embedding for d in answer.data])
+    assert vectors.shape == (4, 576) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert [d.index for d in answer.data] == [0, 1, 2, 3] and answer.usage.prompt_tokens == answer.usage.total_tokens > 15
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+    for i in (0, 3):
+        alone = client.embeddings.create(model=MODEL, input=texts[i], encoding_format="float", dimensions=576).data[0].embedding
+        assert np.allclose(alone, vectors[i], atol=1e-4)
+    with pytest.raises(openai.BadRequestError, match="576 dimensions"):
+        client.embeddings.create(model=MODEL, input="x", dimensions=64)
 
 
 def test_responses(client):
