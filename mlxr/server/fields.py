@@ -166,6 +166,8 @@ class CompletionRequest(OpenAI):
 
 
 class EmbeddingRequest(Strict):
+    """`input`: one text, its token ids, or a list of either. dimensions: those that the model has, or none."""
+
     model: Annotated[str, Field(max_length=512)] | None = None
     input: Text | TokenIds | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)] | Annotated[
         list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]

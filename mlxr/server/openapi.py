@@ -10,7 +10,7 @@ from .responses_fields import ResponsesRequest
 _POSTS = [("/v1/chat/completions", ChatRequest, "Answer a chat", True), ("/v1/completions", CompletionRequest, "Go on with a text", True),
           ("/v1/responses", ResponsesRequest, "Answer, as items", True), ("/v1/messages", MessagesRequest, "Answer a chat, Anthropic's way", True),
           ("/v1/messages/count_tokens", CountRequest, "Count the tokens of a chat", False),
-          ("/v1/embeddings", EmbeddingRequest, "Embed texts, where the model can", False),
+          ("/v1/embeddings", EmbeddingRequest, "Embed texts: the last hidden state of the last token, of length 1", False),
           ("/tokenize", TokenizeRequest, "The token ids of a text or chat", False)]
 _GETS = [("/v1/models", "The model that is served"), ("/health", "Whether the process works"),
          ("/ready", "Whether requests are taken"), ("/stats", "Pages and sequences now")]
