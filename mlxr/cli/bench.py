@@ -74,7 +74,9 @@ def _speed(args, model):
     from ..benchmarks import csv_file
     from ..benchmarks.speed import check_peers
     from ..benchmarks.suite import CSV, Plan, Suite
+    from ..config import EngineConfig
     from ..pages.spec import parse_kv
+    from ..quality.auto import AUTO, resolve
     from ..quality.formats import split
     from ..weights.locate import locate
 
@@ -86,6 +88,8 @@ def _speed(args, model):
             raise ConfigError(f"--{name.split('_')[0]} cannot be chosen here: it follows from --pp, --depth, --tg and --batch")
     kvs = split([config.pop("kv")])
     path = locate(model)
+    automatic = EngineConfig(kv=AUTO, page_size=config["page_size"])
+    kvs = list(dict.fromkeys(resolve(path, automatic, say=show.warn_of_auto).kv if kv == AUTO else kv for kv in kvs))
     for kv in kvs:
         calibration.require(parse_kv(kv).format, path, config["calibration"])
     show.check_page(args.html)

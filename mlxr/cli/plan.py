@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 
 from ..errors import ConfigError
 from . import options, show
@@ -56,13 +57,24 @@ def run(args):
         model = from_numbers(*(getattr(args, n) for n in _NUMBERS), args.params, args.bits)
     else:
         model = from_name(name, args.bits, args.dtype, args.cache)
-    plan = make_plan(model, config)
+    plan = make_plan(model, _settled(config, model))
     show.write_page(args.html, lambda: page(plan))
     if args.json:
         print(json.dumps(plan))
     else:
         print(*_lines(plan, args.all), sep="\n")
     return 0
+
+
+def _settled(config, model):
+    """The config with a page format in place of `auto`. Raises ConfigError for options that could mean nothing here."""
+    from ..quality.auto import AUTO, resolve            # late: as above
+
+    if config.calibration is not None and not os.path.isfile(config.calibration):
+        raise ConfigError(f"there is no calibration file {config.calibration}")
+    if config.kv == AUTO and not model.source.endswith("file headers"):
+        raise ConfigError("--kv auto takes what `mlxr validate` accepted for a model's files, and there are none here: name a page format")
+    return resolve(model.name, config, say=show.warn_of_auto)
 
 
 def _lines(p, every):

@@ -11,6 +11,11 @@ def warn(message):
     print(f"mlxr: {message}", file=sys.stderr)
 
 
+def warn_of_auto(message):
+    """What --kv auto became, for commands that have no --kv-auto-validate."""
+    warn(message.partition(", or allow")[0])
+
+
 def bytes_text(n):
     """1536 -> '1.5 KiB'."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

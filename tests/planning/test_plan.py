@@ -54,6 +54,13 @@ def test_tinyllama_takes_22528_bytes_a_token(capsys):
     assert all(m["formats"]["f16"]["decode_tps"] is None for m in p["macs"])
 
 
+def test_the_automatic_page_format_is_settled_first(capsys, smollm2_gguf, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXR_HOME", str(tmp_path))
+    assert main(["plan", str(smollm2_gguf), "--kv", "auto", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["here"]["page_format"] == "q8" and "kv auto: q8, this model was not validated" in err
+
+
 def test_formats_that_need_a_calibration_are_named(capsys):
     assert main("plan llama-3-8b".split()) == 0
     text = capsys.readouterr().out
@@ -172,7 +179,8 @@ def test_command_prints_table_and_writes_page(tmp_path):
 
 @pytest.mark.parametrize("options, said", [
     ("--layers 2 --heads 4", "--kv-heads must be a whole number"), ("--layers 2 --heads 4 --kv-heads 3 --head-dim 64", "not a multiple"),
-    ("llama-3-8b --layers 2", "not both"), ("--params many --layers 1", "not a number of parameters"), ("llama-3-8b --bits 900", "--bits must lie"), ("--bits 0", "--bits must lie"),
+    ("llama-3-8b --layers 2", "not both"), ("--params many --layers 1", "not a number of parameters"), ("llama-3-8b --bits 900", "--bits must lie"), ("--bits 0", "--bits must lie"), ("llama-3-8b --kv auto", "there are none here"),
+    ("--kv q3 --calibration /nope/c", "there is no calibration file /nope/c"),
     ("--layers 99999999999 --heads 8 --kv-heads 8 --head-dim 64", "--layers must be a whole number from 1 to 10000"),
     ("--layers 2 --heads 8 --kv-heads 8 --head-dim 64 --params 1e30", "--params must lie between"),
     ("nothing-here", "llama-3-8b"), ("llama-3-8b --kv q99", "unknown page format"), ("llama-3-8b --html /nowhere/x.html", "no folder"),
