@@ -13,8 +13,8 @@ import mlx.core as mx
 from .errors import ConfigError
 
 KEPT = 5                    # of the scratch, one part in so many is for freed buffers that MLX keeps for the next step
-REQUESTS = 16 << 20         # bytes that a server's requests take beside all else: their texts, threads, tokenizing. As measured
-BIG = 1 << 20               # bytes: larger pieces of the C library's heap go back to the system as soon as they are freed
+REQUESTS = 24 << 20         # bytes that a server's requests take beside all else: their texts, threads, tokenizing. As measured
+BIG = 256 << 10             # bytes: larger pieces of the C library's heap go back to the system as soon as they are freed
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer
 
 
@@ -205,9 +205,9 @@ class Limits:
 
     def set(self, total, scratch):
         """Let MLX hold `total` bytes at most, of which `scratch` are for steps: in freed buffers a part of that. On a Mac, `total`
-        is kept wired, within what is advised. Where a single operation needs more, MLX goes beyond it."""
+        is kept wired, within what is advised. MLX looks every few operations, so that it is told less than it may have."""
         kept = scratch // KEPT
-        wanted = {mx.set_cache_limit: kept, mx.set_memory_limit: total - kept}
+        wanted = {mx.set_cache_limit: kept, mx.set_memory_limit: total - 2 * kept}
         if mx.metal.is_available():
             wanted[mx.set_wired_limit] = min(total, int(mx.device_info()["max_recommended_working_set_size"]))
         for setter, value in wanted.items():
