@@ -49,7 +49,9 @@ class OwnEngine:
         note = self._check(kv, tokens, batch * room)
         self._engine(kv, batch, tokens, batch * room)
         self.fill_seconds = None
-        return {**self.engine.info(), "note": note, "past_context": bool(note)}
+        notes = [note] * bool(note) + ([f"prompts are not measured at this depth, as {engine._uncached}"]
+                                       if depth and not (engine := self.loaded).scheduler.cache else [])
+        return {**self.engine.info(), "note": "; ".join(notes), "past_context": bool(note)}
 
     @property
     def _uncached(self):

@@ -79,12 +79,12 @@ def _kernel_lines(r):
         rows = [k for k in r["kernels"] if k["kernel"] == name]
         bad = [k for k in rows if not k["ok"]]
         worst = max((k["error"] for k in rows if k["error"] is not None), default=None)
-        yield (f"{name:10s} {'WRONG' if bad else 'ok':6s} {len(rows) - len(bad)} of {len(rows)} right"
+        yield (f"{name:11s} {'WRONG' if bad else 'ok':6s} {len(rows) - len(bad)} of {len(rows)} right"
                + ("" if worst is None else f", at most {worst:.1e} from the twin"))
         yield from (f"           {k['what']}: {k['why']}" for k in bad)
     d = r["donation"]
     if d:
-        yield (f"{'donation':10s} {'ok' if d['ok'] else 'WRONG':6s} a seal takes {show.bytes_text(d['seal_bytes'])} beside a pool of "
+        yield (f"{'donation':11s} {'ok' if d['ok'] else 'WRONG':6s} a seal takes {show.bytes_text(d['seal_bytes'])} beside a pool of "
                f"{show.bytes_text(d['pool_bytes'])}, a tail write {show.bytes_text(d['write_bytes'])} beside {show.bytes_text(d['tail_bytes'])}")
         if d["why"]:
             yield f"           {d['why']}"

@@ -212,6 +212,16 @@ def test_a_context_past_the_models_is_measured_and_said(contestant):
     assert contestant.size("f16", 8, 5, 100, 1)["note"] == ""
 
 
+def test_prompts_after_a_context_that_cannot_be_kept_are_not_measured(contestant):
+    """As of models with a recurrent state: their pages alone are no context."""
+    contestant.loaded = contestant.loaded.sibling(prefix_cache=False)
+    contestant.config["prefix_cache"] = False
+    assert contestant.size("f16", 8, 5, 0, 2)["note"] == "" and contestant.warm() is None and contestant.prefill(0)["tokens"] == 16
+    assert contestant.size("f16", 8, 5, 40, 2)["note"] == "prompts are not measured at this depth, as the prefix cache is off"
+    contestant.warm()
+    assert contestant.prefill(0) is None and contestant.decode(0)["tokens"] >= 10 and contestant.used()["fill_seconds"] is None
+
+
 def test_what_cannot_be_measured_is_told(contestant, monkeypatch):
     with pytest.raises(ConfigError, match="f16, batch 4, depth 1000: its pages, tails and scratch take .* GiB are available; lower --depth or --batch"):
         monkeypatch.setattr(own_engine, "memory_available", lambda: 1 << 20)

@@ -32,8 +32,8 @@ class Machine:
         (cache_home() / "kernels").mkdir(parents=True, exist_ok=True)
         (folder / "home" / "kernels").symlink_to(cache_home() / "kernels")
 
-    def run(self, *args):
-        return subprocess.run([sys.executable, "-m", "mlxr", *map(str, args)], capture_output=True, text=True, timeout=300, cwd=self.folder,
+    def run(self, *args, timeout=300):
+        return subprocess.run([sys.executable, "-m", "mlxr", *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=self.folder,
                               env={**environment(), "PYTHONPATH": str(self.folder), "MLXR_HOME": str(self.folder / "home")})
 
     def break_kernel(self, name, before, after):
@@ -211,7 +211,7 @@ def test_every_kernel_format_and_type_has_a_case():
 @pytest.mark.slow
 @needs_compiler
 def test_every_format_and_type_is_right_here(machine):
-    result = machine.run("doctor", "--all", "--no-timing", "--json")
+    result = machine.run("doctor", "--all", "--no-timing", "--json", timeout=1800)       # compiles a hundred kernels
     assert result.returncode == 0, [k for k in json.loads(result.stdout)["kernels"] if not k["ok"]]
     assert os.path.getsize(json.loads(result.stdout)["table"]) > 100
 
