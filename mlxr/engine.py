@@ -22,7 +22,7 @@ from .models.stored import kinds_in
 from .output import StopWatch, StreamChunk, TokenLogprob
 from .pace import Pace
 from .pages.format import effective_bits
-from .pages.pool import PagePool
+from .pages.pool import PagePool, check_formats
 from .pages.spec import parse_kv
 from .pages.store import BEHIND, PageStore
 from .persistence import Persistence
@@ -74,7 +74,8 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
     if size_pool:
         config = replace(config, pool_tokens=size_pool(tokenizer))
     key = identity(path) if config.cache_dir else ""
-    built = load_model(checkpoint, config.dtype, progress=progress, cache=config.caldera_cache)
+    built = load_model(checkpoint, config.dtype, progress=progress, cache=config.caldera_cache,
+                       check=lambda model, dtype: _check_sizes(model, dtype, checkpoint, config, kv))
     engine = Engine(built, checkpoint.config, tokenizer, config, settle(mode, built), str(path))
     if config.cache_dir:
         engine.persist(key, warn)
@@ -82,6 +83,25 @@ def load_engine(model, config, progress=None, warn=None, size_pool=None):
         trial(engine)
     library.warm(engine.kernels)                 # now, all at once, rather than one by one in the middle of a text
     return engine
+
+
+def _check_sizes(model, dtype, checkpoint, config, kv):
+    """Raise now what Engine would raise when gigabytes were read: no room for pages, or a page format that does not fit.
+
+    Weights are not known exactly yet: they count as a third of their files, which no form of them goes below.
+    """
+    seam.install()
+    with library.rehearsal():
+        shape = seam.probe(model)
+    stored = [s for s in shape.specs if s]
+    formats, dtype = kv.layers(len(stored)), dtype or shape.dtype
+    if any(f.k.before_rope for f in formats):
+        return                                   # these are fitted to the model first
+    check_formats(stored, formats, config.page_size)
+    context = context_limit(checkpoint.config, config.context, config.past_limit)
+    scratch = scratch_bytes(checkpoint.config, shape.vocabulary, config.token_budget, config.max_batch)
+    held = held_pages(shape.specs, config, max(config.kv_sink, kv.sink), dtype)[-1]
+    settled_pages(shape.specs, formats, config, context, checkpoint.nbytes // 3, scratch, dtype, held)
 
 
 class Engine:

@@ -9,6 +9,8 @@ import mlxr.api
 from helpers.threads import all_pages_free, engine_threads, wait_for
 from helpers.tiny import tiny_engine, tiny_model
 from mlxr.api import LLM
+from mlxr.config import EngineConfig
+from mlxr.engine import load_engine
 from mlxr.errors import ConfigError, ModelNotFound, UnsupportedModel, WeightsError
 from mlxr.sequence import SamplingParams
 
@@ -51,6 +53,16 @@ def test_bad_options_are_refused_before_anything_is_loaded(config, what):
 def test_a_pool_sized_by_tokens(model, tokens, pages):
     """As many pages as those tokens need and one more, but never more than for one full context (4096 of 16)."""
     assert tiny_engine(model, pool_bytes=None, pool_tokens=tokens).info()["pages"] == pages
+
+
+@pytest.mark.parametrize("config, what", [
+    ({"pool_bytes": 1000}, "pool_bytes is 1000, but two pages"), ({"memory_bytes": 50 << 20}, "--memory gives 52428800 bytes, but weights"),
+])
+def test_what_cannot_fit_is_told_before_the_weights_are_read(smollm2_gguf, config, what):
+    read = []
+    with pytest.raises(ConfigError, match=what):
+        load_engine(str(smollm2_gguf), EngineConfig(**config), progress=lambda done, total: read.append(done))
+    assert not read
 
 
 def test_a_missing_model_and_a_wrong_page_format(smollm2_gguf, tmp_path):

@@ -33,18 +33,21 @@ def choose_dtype(checkpoint, dtype):
     return mx.float16 if checkpoint.kind == "gguf" else None
 
 
-def load_model(checkpoint, dtype=None, progress=None, cache="none"):
+def load_model(checkpoint, dtype=None, progress=None, cache="none", check=None):
     """The mlx-lm model of a checkpoint with all weights evaluated, quantized layers in place.
 
     dtype: "float32", "float16", "bfloat16" or None (see choose_dtype); it applies to floating parameters, not to
     codes. progress: called as progress(bytes done, bytes in all), in stored bytes. At most one parameter is held in
-    two forms at any time. cache: which parts of corrections of low rank are kept as plain numbers (config.CALDERA_CACHES). Raises ConfigError, UnsupportedModel, or WeightsError naming parameters that do not fit.
+    two forms at any time. cache: which parts of corrections of low rank are kept as plain numbers (config.CALDERA_CACHES).
+    check: called as check(model, dtype) before any weight is read; what it raises is raised. Raises ConfigError, UnsupportedModel, or WeightsError naming parameters that do not fit.
     """
     target = choose_dtype(checkpoint, dtype)
     report = progress or (lambda done, total: None)
     model = gguf_model(checkpoint) if checkpoint.kind == "gguf" else make_model(checkpoint.config)
     if on_cpu() and target in (mx.float16, mx.bfloat16) and any(type(m).__name__ == "SwitchLinear" for _, m in model.named_modules()):
         raise ConfigError(f"dtype {dtype}: MLX computes mixtures of experts on a CPU in float32 alone; leave out --dtype")
+    if check:
+        check(model, target)
     if checkpoint.kind == "gguf":
         _fill_from_gguf(model, checkpoint, target, report)
     else:

@@ -88,6 +88,15 @@ class LayerPool:
         self.held.put(slots, *plain)
 
 
+def check_formats(stored, formats, page_size):
+    """Raise UnsupportedModel where a format cannot store a layer's heads. Of layers that store something, one format each."""
+    for i, (spec, page_format) in enumerate(zip(stored, formats)):
+        why = page_format.unfit(page_size, spec.dk, spec.dv)
+        if why:
+            raise UnsupportedModel(f"layer {i} does not fit page format {page_format.name}: {why}; use --kv f16, or f32, "
+                                   "which takes any")
+
+
 class PagePool:
     """All layers' pools. specs: a LayerSpec for each layer, None for one that stores nothing (it shares another's K and V).
 
@@ -99,11 +108,7 @@ class PagePool:
     def __init__(self, specs, formats, page_size, pages, dtype, held=None):
         stored = [s for s in specs if s]
         formats = per_layer(formats, stored)
-        for i, (spec, page_format) in enumerate(zip(stored, formats)):
-            why = page_format.unfit(page_size, spec.dk, spec.dv)
-            if why:
-                raise UnsupportedModel(f"layer {i} does not fit page format {page_format.name}: {why}; use --kv f16, or f32, "
-                                       "which takes any")
+        check_formats(stored, formats, page_size)
         self.specs, self.formats, self.page_size, self.pages, self.slots = specs, formats, page_size, pages, 1
         self.held = None
         layers = [None] * len(stored)
