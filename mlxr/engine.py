@@ -153,7 +153,7 @@ class Engine:
     def persist(self, model, warn=None):
         """Keep sealed pages in config.cache_dir. model: identity of its files. Raises ConfigError where that cannot be."""
         if not self.scheduler.cache:
-            return warn and warn(f"--cache-dir keeps nothing: {self._uncached}")
+            return warn and warn(f"--cache-dir keeps nothing: {self.uncached}")
         formats = " ".join(map(repr, self.pool.formats))
         kind = (f"mlxr {__version__}, model {model}, {self.architecture}, {library.backend()}, {self.dtype}, "
                 f"pages of {self.config.page_size} tokens: {formats}" + (f", {self.pool.held.first} first in f16" if self.sink else ""))
@@ -182,7 +182,7 @@ class Engine:
         stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.tokenizer.eos_ids)
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(8), "little")
         sequence = Sequence(tokens, params, min(self.context, len(tokens) + params.max_tokens), stops, seed,
-                            priority=handling.priority, salt=handling.cache_salt, cache_note=self._uncached,
+                            priority=handling.priority, salt=handling.cache_salt, cache_note=self.uncached,
                             guide=handling.guide and handling.guide(), embed=handling.embed)
         if self.persistence:
             self.persistence.restore(tokens, handling.cache_salt)
@@ -199,7 +199,7 @@ class Engine:
             self._finish(request, "cancelled")
 
     @property
-    def _uncached(self):
+    def uncached(self):
         """Why no prompt of this engine can be cached; empty where it can."""
         if self.scheduler.cache:
             return ""

@@ -49,8 +49,9 @@ class OwnEngine:
         note = self._check(kv, tokens, batch * room)
         self._engine(kv, batch, tokens, batch * room)
         self.fill_seconds = None
-        notes = [note] * bool(note) + ([f"prompts are not measured at this depth, as {engine._uncached}"]
-                                       if depth and not (engine := self.loaded).scheduler.cache else [])
+        notes = [note] if note else []
+        if depth and not self.loaded.scheduler.cache:
+            notes.append(f"prompts are not measured at this depth, as {self.loaded.uncached}")
         return {**self.engine.info(), "note": "; ".join(notes), "past_context": bool(note)}
 
     @property
@@ -128,7 +129,8 @@ class OwnEngine:
         return {"tokens": tokens, "seconds": seconds}
 
     def used(self):
-        """Backends of the kernels that ran, by name; peak memory of this cell; seconds that one sequence's context took, once (None: it was not read)."""
+        """Backends of the kernels that ran, by name; peak memory of this cell; seconds that one sequence's context took, once (None:
+        it was not read)."""
         kernels = {}
         for (name, backend), calls in sorted(library.used.items()):
             if calls:

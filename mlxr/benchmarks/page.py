@@ -6,6 +6,10 @@ from ..charts import svg
 from ..charts.document import document, table
 
 
+COLD = ("First tokens come after a context that is in the cache; context, cold: that of one sequence, read once, up to 4096 tokens "
+        "(longer ones are filled with copies of pages).")
+
+
 def page(report):
     """The dict of suite.Suite.report as HTML text."""
     name = report["model"].rstrip("/").rsplit("/", 1)[-1]
@@ -15,8 +19,8 @@ def page(report):
            + f". {report['time'][:16].replace('T', ' ')} UTC.")
     body = [f"<div class=charts>{''.join(_section(*c) for c in _charts(report))}</div>", _section("Tokens a second", _rates(report),
             "Median of the repetitions, with the least and the most; ratio: mlxr's over theirs."),
-            _section("Memory and first token", _memory(report), "First tokens come after a context that is in the cache; "
-                                                                      "context, cold: that of one sequence, read once, up to 4096 tokens (longer ones are filled with copies of pages)."), _section("Prefix hits", _prefix(report)), _section("Serving load", _serving(report)),
+            _section("Memory and first token", _memory(report), COLD), _section("Prefix hits", _prefix(report)),
+            _section("Serving load", _serving(report)),
             _notes(report)]
     return document(f"Benchmark: {name}", f"Benchmark of {name}", sub, body)
 

@@ -28,7 +28,7 @@ class ServingLoad:
             seconds, cached = self._first_token(prompt[:keep] + [(t + 1) % self.engine.vocabulary for t in prompt[keep:]])
             hits.append(seconds)
         return {"prompt_tokens": self.pp, "cached_tokens": cached, "cold_seconds": statistics.median(cold),
-                "hit_seconds": statistics.median(hits), "note": self.engine._uncached}
+                "hit_seconds": statistics.median(hits), "note": self.engine.uncached}
 
     def _first_token(self, prompt):
         request = self.engine.add(prompt, SamplingParams(max_tokens=1, ignore_eos=True))

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.command import MLXR, environment, mlxr, refused
 from kernels.matrices import needs_compiler
+from mlxr.cli.main import main
 from mlxr.kernels import source
 
 KERNELS = set(source.names())
@@ -134,7 +135,7 @@ def test_kernels_as_json_and_csv(tmp_path):
     assert [float(r["ms"]) for r in written[:len(rows)]] == [r["ms"] for r in rows] and written[0]["mlx_version"]
 
 
-def test_bad_options(tmp_path):
+def test_bad_options(tmp_path, capsys):
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
     for args, what in [
@@ -155,7 +156,9 @@ def test_bad_options(tmp_path):
         (["kernels", "--csv", other], "has other columns"),
         ([tmp_path / "no.gguf"], "no.gguf"),
     ]:
-        assert what in refused("bench", *args), args
+        assert main(["bench", *map(str, args)]) == 2, args
+        out, err = capsys.readouterr()
+        assert what in err and not out and err.startswith("mlxr: error: ") and err.count("\n") == 1, (args, err)
 
 
 def test_the_automatic_page_format_is_settled_first(smollm2_gguf, tmp_path, monkeypatch):
