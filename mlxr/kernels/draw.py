@@ -28,7 +28,7 @@ def settings(temperature, top_k, top_p, min_p, u, vocabulary):
 
 @functools.lru_cache(64)
 def _greedy(rows):
-    return mx.zeros((rows, 8))
+    return mx.array(np.zeros((rows, 8), np.float32))     # not lazy: engines on other threads take it too
 
 
 def most_likely(logits):
