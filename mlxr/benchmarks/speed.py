@@ -78,7 +78,7 @@ def check_peers(names):
 def _why_not(name, path):
     """Why a peer cannot take part, or None."""
     if importlib.util.find_spec(PEERS[name]) is None:
-        return f"{name} is not installed"
+        return f"{name} is not installed" + (": pip install 'mlxr[bench]'" if name == "llama.cpp" else "")
     if name == "llama.cpp" and path.suffix != ".gguf":
         return "llama.cpp reads GGUF files alone"
     return None

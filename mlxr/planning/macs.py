@@ -14,6 +14,10 @@ M5 Pro, Max  allyoucantech.com/?p=178375 (307, 614); the smaller Max: cputronic.
 No M5 Ultra is listed: only rumours of one were found. Memory sizes between the smallest and the largest are those that these
 Macs were sold with, some of them for a time only.
 
+What a GPU may use: reports of recommendedMaxWorkingSetSize. 10.67 GiB of 16 (github.com/exo-explore/exo/pull/1672, macOS 15), 3/4 on larger
+Macs (github.com/gpustack/gpustack/issues/1375); on newer systems 11.84 of 16 (github.com/AlexsJones/llmfit/pull/754) and 107.52 of 128
+(github.com/antirez/ds4/pull/893): the table takes the lower ones.
+
 TFLOPS: Apple's own figures for the M1 and M2 families; for later ones Apple gives none, so they are estimated as GPU cores x 128 lanes x
 2 x a clock of 1.4 GHz (M3), 1.5 (M4) or 1.6 (M5), the M5's neural accelerators counted as 4 times that (Apple: over 4 times the M4's
 peak GPU compute for AI).
@@ -25,7 +29,7 @@ GIB = 1 << 30
 SOURCES = ("memory and bandwidth: Apple's published figures, as announced or reported (mlxr/planning/macs.py names the pages)",
            "GPU TFLOPS: Apple's figures for M1 and M2; estimated from cores and clock for M3 to M5 (marked ~)",
            "memory that a GPU may use: 2/3 up to 32 GB, 3/4 above, as Metal's recommendedMaxWorkingSetSize was on these "
-           "Macs; newer macOS versions give more on large ones (107.5 GiB of 128), and a Mac is asked itself")
+           "Macs; newer macOS versions give more (11.8 GiB of 16, 107.5 of 128), and a Mac is asked itself")
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,9 @@ def test_what_was_not_measured_has_no_ratio():
 def test_peers_that_cannot_take_part(monkeypatch):
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None if name == "mlx_lm" else object())
     assert speed._why_not("mlx-lm", Path("m.gguf")) == "mlx-lm is not installed"
+    with monkeypatch.context() as m:
+        m.setattr(speed.importlib.util, "find_spec", lambda name: None)
+        assert speed._why_not("llama.cpp", Path("m.gguf")) == "llama.cpp is not installed: pip install 'mlxr[bench]'"
     assert speed._why_not("llama.cpp", Path("folder")) == "llama.cpp reads GGUF files alone"
     assert speed._why_not("llama.cpp", Path("m.gguf")) is None
     with pytest.raises(ConfigError, match="--against x: there are llama.cpp, mlx-lm"):
