@@ -14,17 +14,25 @@ def fill(engine, computed, contexts):
     computed: token ids of a prompt that was computed before. To read such a copy takes what a computed page takes: other
     memory, the same kind of content. To be called while the engine is idle.
     """
-    cache, allocator, size = engine.scheduler.cache, engine.scheduler.allocator, engine.config.page_size
-    keys = _keys(computed, size)
+    cache, allocator, pool, size = engine.scheduler.cache, engine.scheduler.allocator, engine.pool, engine.config.page_size
+    keys, first = _keys(computed, size), pool.held.first if pool.held else 0       # first: pages that are no records (--kv-sink)
     there = next((i for i, key in enumerate(keys) if not cache.knows(key)), len(keys))
-    if not there:
+    if there <= first:
         return
     held = sources = cache.pages(keys[:there])
     allocator.share(held)                            # not to be given away for their copies
     for tokens in contexts:
         wanted = [(i, key) for i, key in enumerate(_keys(tokens, size)) if not cache.knows(key)]
-        pages = allocator.take(len(wanted))
-        _copy(engine.pool, [sources[i % there] for i, _ in wanted], pages)
+        begin = sum(i < first for i, _ in wanted)
+        pages = allocator.take(len(wanted) - begin, begin)
+        taken = [sources[i if i < first else first + (i - first) % (there - first)] for i, _ in wanted]
+        mx.synchronize()                             # an update reuses the pool's buffer when nobody reads it
+        for layer in pool.layers:
+            layer.records = _copied(layer, "records", taken[begin:], pages[begin:])
+            if begin:
+                layer.held.numbers = _copied(layer.held, "numbers", *([pool.held.slot(p) for p in some[:begin]] for some in (taken, pages)))
+        if pool.held:
+            pool.held.forget(pages[begin:])          # what was decoded of these pages before
         for (_, key), page in zip(wanted, pages):
             cache.know(key, page)
         held = held + pages
@@ -37,12 +45,14 @@ def _keys(tokens, size):
     return keys
 
 
-def _copy(pool, sources, pages):
-    mx.synchronize()                                 # an update reuses the pool's buffer when nobody reads it
-    for layer in pool.layers:
-        for at in range(0, len(pages), AT_ONCE):
-            view = np.array(layer.records, copy=False)
-            records = mx.array(view[sources[at:at + AT_ONCE]])
-            del view
-            layer.records[mx.array(np.array(pages[at:at + AT_ONCE], np.int32))] = records
-            mx.eval(layer.records)
+def _copied(owner, name, sources, targets):
+    """The owner's array of that name, with rows `sources` copied to rows `targets`; the owner lets go of it meanwhile."""
+    array = getattr(owner, name)
+    setattr(owner, name, None)
+    for at in range(0, len(targets), AT_ONCE):
+        view = np.array(array, copy=False)
+        rows = mx.array(view[sources[at:at + AT_ONCE]])
+        del view
+        array[mx.array(np.array(targets[at:at + AT_ONCE], np.int32))] = rows
+        mx.eval(array)
+    return array

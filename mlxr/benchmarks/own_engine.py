@@ -2,12 +2,13 @@
 
 import gc
 import time
+from dataclasses import replace
 
 from ..config import EngineConfig
 from ..engine import context_limit, load_engine
 from ..errors import ConfigError, KernelError
 from ..kernels import host_call, library
-from ..memory import give_back, page_bytes, reset_peak, scratch_bytes, tail_bytes
+from ..memory import give_back, held_pages, page_bytes, reset_peak, scratch_bytes, tail_bytes
 from ..pace import Pace, Unpaced
 from ..pages.spec import parse_kv
 from ..sequence import SamplingParams
@@ -68,8 +69,10 @@ class OwnEngine:
                 raise ConfigError(f"the context is {limit} tokens, for which this model has a table of positions, and this needs {tokens}: lower "
                                   "--depth, --tg or --pp")
             note = f"past this model's context of {limit} tokens; the speed is measured all the same, what a model writes there is worth little"
-        heads = [s for s in engine.specs if s]
-        need = (page_bytes(heads, parse_kv(kv).layers(len(heads)), self.config["page_size"]) * (pool_tokens // self.config["page_size"] + 2)
+        heads, spec = [s for s in engine.specs if s], parse_kv(kv)
+        config = replace(engine.config, max_batch=max(self.batch, engine.config.max_batch), pool_tokens=None)
+        need = (held_pages(heads, config, max(config.kv_sink, spec.sink), engine.dtype)[-1]
+                + page_bytes(heads, spec.layers(len(heads)), self.config["page_size"]) * (pool_tokens // self.config["page_size"] + 2)
                 + tail_bytes(heads, self.config["page_size"], self.batch, engine.dtype)
                 + scratch_bytes(engine.model_config, engine.vocabulary, self.config["token_budget"], self.batch))
         if need > SPARE * memory_available():

@@ -9,7 +9,7 @@ import os
 import mlx.core as mx
 
 from ..errors import ConfigError, UnsupportedModel
-from ..memory import held_pages, machine_bytes, page_bytes, scratch_bytes, settled_pages, table_bytes, tail_bytes
+from ..memory import held_bytes, held_pages, machine_bytes, page_bytes, scratch_bytes, settled_pages, table_bytes, tail_bytes
 from ..pages.format import effective_bits
 from ..pages.formats import NAMES, page_format
 from ..pages.pool import LayerSpec
@@ -142,11 +142,14 @@ def _mac(model, specs, formats, config, chip, gb):
 def _capacity(model, specs, formats, config, room, weights, dtype):
     """Tokens of one sequence, the same within the model's context, and users of 8k tokens each, in `room` bytes."""
     size, one = config.page_size, page_bytes(specs, formats, config.page_size)
-    page_zero = one
-    fixed = weights + page_zero + table_bytes(specs, formats, size, model.context) + scratch_bytes(model.config, model.vocabulary, config.token_budget, 0, dtype.size)
+    first, _, decoded, _ = held_pages(specs, config, max(config.kv_sink, parse_kv(config.kv).sink), dtype)
+    number = held_bytes(specs, size, 1, 4 if config.kv_dequant_cache and dtype == mx.float32 else 2)      # of a page as plain numbers
+    fixed = (weights + one + table_bytes(specs, formats, size, model.context) + scratch_bytes(model.config, model.vocabulary, config.token_budget, 0, dtype.size)
+             + (1 + decoded) * number * bool(first or decoded))                  # one: page 0
     row = tail_bytes(specs, size, 1, dtype) + 8 * model.vocabulary * 4           # a sequence's tail, and its row of logits
-    tokens = max(0, (room - fixed - row) // one * size)
-    user = USER // size * one + row
+    left = room - fixed - row - first * number
+    tokens = (left // one + first) * size if left >= 0 else 0
+    user = (USER // size - first) * one + first * number + row
     return {"tokens": tokens, "context": min(tokens, model.context), "users_8k": max(0, (room - fixed) // user)}
 
 

@@ -201,6 +201,27 @@ def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestan
     assert (contestant.used()["fill_seconds"] is None) == (computed < 96)
 
 
+def test_copies_of_pages_that_are_held_as_plain_numbers(contestant):
+    """Sequences' first tokens in f16, and pages that are decoded: the context is found all the same, and nothing is stale."""
+    contestant.size("q8,sink=20", 8, 5, 96, 3)
+    contestant.warm()
+    engine, keys = contestant.engine, [[] for _ in range(3)]
+    for made, tokens in zip(keys, contestant.contexts):
+        extend_keys(made, tokens, 16)
+    pages = [engine.scheduler.cache.pages(made[:5]) for made in keys]
+    assert engine.pool.held.first == 2 and all(p > engine.pool.held.base for ps in pages for p in ps[:2]) and len({p for ps in pages for p in ps}) == 15
+    for layer in engine.pool.layers:
+        numbers = np.array(layer.held.numbers)[[[engine.pool.held.slot(p) for p in ps[:2]] for ps in pages]]
+        assert numbers[0].any() and (numbers == numbers[0]).all()
+    before = engine.computed
+    contestant.prefill(0)
+    assert engine.computed - before <= 3 * (8 + 16)
+    contestant.loaded = contestant.loaded.sibling(kv_dequant_cache=1 << 20)
+    contestant.size("q8", 8, 5, 96, 2)
+    contestant.warm()
+    assert contestant.decode(0)["tokens"] >= 10 and contestant.engine.pool.held.decoded
+
+
 def test_one_pool_at_a_time(contestant):
     contestant.size("q8", 8, 5, 0, 1)
     contestant.warm()

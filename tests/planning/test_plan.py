@@ -61,6 +61,17 @@ def test_the_automatic_page_format_is_settled_first(capsys, smollm2_gguf, tmp_pa
     assert json.loads(out)["here"]["page_format"] == "q8" and "kv auto: q8, this model was not validated" in err
 
 
+def test_first_tokens_in_f16_and_decoded_pages_take_room():
+    """Two pages of q4 as fp16 for each user, and 1 GiB of decoded pages (whole ones, and the one that is nobody's)."""
+    plain, sink, decoded = (next(m for m in plan_of("llama-3-8b", kv="q4", **more)["macs"] if m["memory_gb"] == 64)["formats"]["q4"]
+                            for more in ({}, {"kv_sink": 128}, {"kv_dequant_cache": 1 << 30}))
+    f16 = 32 * 8 * 2 * 128 * 64 * 2
+    page, token = plan_of("llama-3-8b")["bytes_per_token"]["q4"] * 64, plan_of("llama-3-8b")["bytes_per_token"]["q4"]
+    assert abs((plain["tokens"] - sink["tokens"]) * token - (3 * f16 - 2 * page)) < page
+    assert abs((plain["tokens"] - decoded["tokens"]) * token - ((1 << 30) // f16 + 1) * f16) < page
+    assert sink["users_8k"] < plain["users_8k"]
+
+
 def test_formats_that_need_a_calibration_are_named(capsys):
     assert main("plan llama-3-8b".split()) == 0
     text = capsys.readouterr().out
