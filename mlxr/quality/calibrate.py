@@ -9,6 +9,7 @@ from ..engine import load_engine
 from ..errors import UnsupportedModel
 from . import formats
 from .fitting import fit_layer
+from .gains import STEPS, between, gains
 from .statistics import collect, met
 from .teacher import check_context, window_tokens
 from .texts import Passages
@@ -16,25 +17,28 @@ from .texts import Passages
 LONGEST = 4096        # distance between a query and a key that the fit has in mind, at most
 
 
-def calibrate(model, text, *, windows=8, context=1024, out=None, progress=None, warn=None):
+def calibrate(model, text, *, windows=8, context=1024, out=None, gains_on=0, progress=None, warn=None):
     """Calibrate a model on a texts.Text; returns a report, a dict of JSON types: file, layers, tokens, text.
 
     model: a path, as weights.locate gives it. windows: passages of `context` tokens each. out: the file; None: in the cache
-    folder. progress: as validation.Quiet. Raises MlxrError subclasses: a text that is too short, no layer that can be fitted.
+    folder. gains_on: windows between these, on which it is measured what each part of the calibration gains: report["gains"].
+    progress: as validation.Quiet. Raises MlxrError subclasses: a text that is too short, no layer that can be fitted.
     """
     engine = load_engine(model, EngineConfig(kv=formats.REFERENCE, pool_tokens=context + 256, prefix_cache=False), warn=warn)
-    return calibrate_engine(engine, text, windows=windows, context=context, out=out, progress=progress)
+    return calibrate_engine(engine, text, windows=windows, context=context, out=out, gains_on=gains_on, progress=progress)
 
 
-def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, progress=None):
+def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_on=0, progress=None):
     """The same with an engine of unquantized pages that has room for one window."""
     specs = [s for s in engine.specs if s]
     if not any(blocks_of(s.dk) for s in specs):
         raise UnsupportedModel(f"{engine.architecture} has no layers whose K could be calibrated")
     check_context(context, engine)
-    passages = Passages(engine.tokenizer, text).windows(window_tokens(context), windows)
+    whole = Passages(engine.tokenizer, text)
+    passages = whole.windows(window_tokens(context), windows)
+    unseen = between(passages, window_tokens(context), whole.start, whole.tokens)[:gains_on]
     if progress:
-        progress.expect(len(passages) + len(specs))
+        progress.expect(len(passages) + len(specs) + STEPS * bool(unseen))
         progress.begin("reading text")
     stats = collect(engine, passages, context, progress.step if progress else lambda: None)
     rng, arrays = np.random.default_rng(0), {}
@@ -53,6 +57,7 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, progres
     metadata = {"model": key, "name": engine.name.rsplit("/", 1)[-1], "architecture": engine.architecture, "text": text.name,
                 "digest": text.digest, "tokens": str(len(passages) * context), "version": _version.__version__}
     save(file, arrays, metadata)
+    measured = gains(engine, arrays, metadata, unseen, context, progress) if unseen else None
     turning = sum(bool(s.frequencies.any()) for s in stats)
     return {"file": str(file), "layers": len(stats), "before_rope": turning, "tokens": len(passages) * context,
-            "windows": len(passages), "context": context, "text": {"name": text.name, "digest": text.digest}}
+            "windows": len(passages), "context": context, "gains": measured, "gains_windows": len(unseen), "text": {"name": text.name, "digest": text.digest}}

@@ -10,7 +10,7 @@ from helpers.tiny import relative
 from mlxr import calibration
 from mlxr.errors import ConfigError, RequestError
 from mlxr.pages.formats.calibrated import Calibrated, Tables
-from mlxr.quality import fitting, statistics
+from mlxr.quality import fitting, gains, statistics
 from mlxr.quality.calibrate import calibrate_engine
 from mlxr.quality.teacher import Feed, window_tokens
 from mlxr.quality.texts import shipped_text
@@ -177,3 +177,29 @@ def test_bad_options(capsys, args, what):
     assert main(["calibrate", *map(str, args)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and what in err
+
+
+def test_gains_are_measured_on_passages_between(tmp_path):
+    """Each part of the calibration by itself; windows that were fitted to are none of them."""
+    text = passages_text(30000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLXR_BACKEND", "reference")
+        report = calibrate_engine(engine(), text, windows=3, context=64, out=tmp_path / "c", gains_on=2)
+    rows = report["gains"]
+    assert [r["format"] for r in rows] == ["q3"] * 5 + ["q3,skip=0,-1", "q3,sink=1"] and report["gains_windows"] == 2
+    assert all(r["kl"] > 0 and r["kl_se"] is not None for r in rows)
+    assert rows[4]["kl"] < rows[0]["kl"] and rows[5]["kl"] < rows[4]["kl"] and rows[5]["bits"] > rows[4]["bits"]
+    seen = gains.between([[0]] * 3, 30, [], list(range(300)))
+    assert [w[0] for w in seen] == [(0 + 135) // 2, (135 + 270) // 2] and not gains.between([[0]] * 9, 60, [], list(range(300)))
+
+
+def test_parts_left_out_are_left_out(calibrated):
+    """Without the transform, K's channels are what is coded; with everything, the calibration is as it was."""
+    arrays, _ = calibration.load(calibrated[0])
+    steps = gains.variants(arrays)
+    assert all(steps[-1][1][n] is a for n, a in arrays.items())
+    one, at = steps[1][1], "layers.0.64."
+    product = one[at + "forward"] @ one[at + "inverse"]
+    assert np.allclose(product, np.eye(64), atol=1e-5) and np.count_nonzero(one[at + "forward"]) == product.shape[0] * 64
+    assert not steps[0][1]["layers.0.mean"].any() and steps[1][1]["layers.0.mean"].any()
+    assert np.allclose(np.diff(steps[0][1][at + "levels"][0, 6:14]), 0.5860)
