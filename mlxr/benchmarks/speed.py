@@ -220,7 +220,7 @@ class Contest:
             against[name] = {**theirs, **{f"{m}_ratio": ratio(own[f"{m}_tps"], theirs[f"{m}_tps"]) for m in METRICS},
                              "settings": self.contestants.settings.get(name, {})}
         return {"model": str(self.contestants.path), **self.plan.sizes, "reps": self.plan.reps, **own,
-                **{n: info.get(n) for n in ("backend", "kernels", "threads", "page_format", "page_size", "dtype", "architecture",
+                **{n: info.get(n) for n in ("backend", "kernels", "threads", "page_format", "page_size", "sink", "decoded_pages", "dtype", "architecture",
                                             "weights_bytes", "pool_bytes", "kv_bytes_per_token", "peak_bytes", "fill_seconds", "past_context")},
                 "ttft_seconds": _median(first), "ttft_spread": [round(min(first), 4), round(max(first), 4)] if first else None,
                 "against": against, "notes": self.notes, "interrupted": self.interrupted}

@@ -117,7 +117,8 @@ def _page(report):
 def _speed_lines(r):
     m = r["machine"]
     yield f"{r['model']}  ({r['architecture']}, {r['dtype']}, weights {show.bytes_text(r['weights_bytes'])})"
-    yield (f"backend {r['backend']}, {r['threads']} threads, pages {r['page_format']} of {r['page_size']}, "
+    yield (f"backend {r['backend']}, {r['threads']} threads, pages {r['page_format']} of {r['page_size']}"
+           + (f", first {r['sink']} tokens in f16" if r["sink"] else "") + (f", {r['decoded_pages']} kept decoded" if r["decoded_pages"] else "") + ", "
            f"kernels {', '.join(n if b == r['backend'] else f'{n} ({b})' for n, b in (r['kernels'] or {}).items()) or 'none'}")
     yield f"{m['cpu']}, {m['cpus']} CPUs, load {m['load']}; " + ", ".join(f"{n} {v}" for n, v in r["versions"].items())
     yield ""
