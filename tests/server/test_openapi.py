@@ -37,7 +37,8 @@ def test_no_request_of_the_document_gives_a_500(smollm2_gguf):
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
                 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)
                 @given(case=operation.as_strategy(generation_mode=mode))
-                def ask(case, operation=operation):
+                def ask(case):
+                    operation = case.operation
                     answer = case.call(base_url=server.url, timeout=60)
                     key = operation.method, operation.path, answer.status_code
                     seen[key] = seen.get(key, 0) + 1
