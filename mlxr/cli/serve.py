@@ -33,7 +33,7 @@ def arguments(parser):
     add("--unload-after", type=float, metavar="SECONDS", help="unload a model that was not used for that long (default: never)")
     add("--max-queue", type=int, default=256, metavar="N", help="sequences that may wait; more are told to come back (default: 256)")
     add("--max-tokens", type=int, default=4096, metavar="N", help="generated where a request says nothing (default: 4096)")
-    add("--max-body", type=options.size, default=16 << 20, metavar="SIZE", help="bytes of a request at most (default: 16M)")
+    add("--max-body", type=options.size, default=4 << 20, metavar="SIZE", help="bytes of a request at most (default: 4M)")
     add("--timeout", type=float, metavar="SECONDS", help="end requests after this time (default: none)")
     add("--grace", type=float, default=30.0, metavar="SECONDS", help="for open requests when the server stops (default: 30)")
     add("--cors", action="append", metavar="ORIGIN", help="let pages of this origin read answers; may be repeated (default: none)")

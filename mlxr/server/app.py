@@ -13,7 +13,7 @@ from .doors import Doors, error_response
 from .errors import ApiError, as_api_error
 from .metrics import Metrics
 from .openapi import document
-from .wire import json_response
+from .wire import Bodies, json_response
 
 ROUTES = [
     ("POST", "/v1/chat/completions", openai.chat), ("POST", "/v1/completions", openai.completions),
@@ -44,7 +44,7 @@ def build_app(models):
     app = Starlette(routes=[*routes, Route("/openapi.json", openapi, methods=["GET"])], lifespan=_lifespan,
                     exception_handlers={ApiError: failed, MlxrError: failed, HTTPException: failed, Exception: failed})
     app.router.redirect_slashes = False
-    app.state.models, app.state.metrics = models, metrics
+    app.state.models, app.state.metrics, app.state.bodies = models, metrics, Bodies(2 * models.config.max_body)
     return Doors(app, models, metrics)
 
 

@@ -49,7 +49,7 @@ def unfinished(reason):
     if reason == "timeout":
         return ApiError(504, "the request's time was over before the answer was complete", code="timeout")
     if reason == "grammar":
-        return ApiError(500, "the grammar became too complex to go on with; make the schema simpler", code="grammar_too_complex")
+        return ApiError(400, "the grammar became too complex to go on with; make the schema simpler", code="grammar_too_complex")
     if reason == "cancelled":
         return ApiError(503, "the server is stopping", code="server_stopping")
     return None

@@ -15,6 +15,7 @@ from ..output import StreamChunk
 from ..quality.auto import resolve
 from .errors import ApiError, as_api_error
 
+OPEN_TOKENS = 400_000        # of all prompts that were taken and not answered, which wait as Python's numbers: 36 bytes each
 PULSE = 15.0         # seconds after which a silent stream gets a comment, so that proxies keep it
 
 
@@ -30,7 +31,7 @@ class ServeConfig:
 
     api_key: str | None = None
     max_queue: int = 256
-    max_body: int = 16 << 20
+    max_body: int = 4 << 20
     max_tokens: int = 4096
     timeout: float | None = None
     body_timeout: float = 30.0
@@ -54,7 +55,7 @@ class Service:
         self.tokenizer, self.info = self.engine.tokenizer, self.engine.info()
         self.guides = GuideMaker(self.tokenizer, self.engine.vocabulary)
         self.draining, self.claims, self.used = False, 0, time.monotonic()
-        self.open = 0                        # sequences that were taken and have not ended
+        self.open = self.tokens = 0          # sequences that were taken and have not ended, and tokens of their prompts
         self.jobs = set()
         self.observers = []                  # called as observer(job, index, chunk, when) for each chunk
         self._due, self._called = deque(), False         # jobs that have something to read, and whether the loop was told
@@ -94,7 +95,11 @@ class Service:
             wait = math.ceil(max(1.0, self._seconds * self.config.max_queue / self.engine.config.max_batch / 2))
             raise ApiError(429, f"{self.open} sequences are running or waiting, and the limit is {self.limit}; try again in "
                                 f"{min(wait, 120)} seconds", code="queue_full", headers={"Retry-After": str(min(wait, 120))})
-        job = Job(self, len(prompts), endpoint, streamed)
+        tokens = sum(map(len, prompts))
+        if self.open and self.tokens + tokens > OPEN_TOKENS:
+            raise ApiError(429, f"{self.tokens} tokens of prompts are waiting, and the limit is {OPEN_TOKENS}; try again later",
+                           code="queue_full", headers={"Retry-After": "5"})
+        job = Job(self, len(prompts), tokens, endpoint, streamed)
         try:
             if self.engine.persistence:
                 await asyncio.to_thread(self._read_ahead, prompts, handling.cache_salt)
@@ -145,13 +150,14 @@ class Service:
 class Job:
     """The sequences of one HTTP request. `async for index, chunk in job` until all have ended; close() always."""
 
-    def __init__(self, service, n, endpoint, streamed):
+    def __init__(self, service, n, tokens, endpoint, streamed):
         self.service, self.tokenizer, self.n, self.left, self.endpoint = service, service.tokenizer, n, n, endpoint
         self.requests, self.began, self.first, self.last = [], time.perf_counter(), None, None
         self._streamed, self._closed = streamed, False
         self._chunks, self._waiter = deque(), None        # (index, chunk, when it came)
-        self._ended = set()
+        self._ended, self._tokens = set(), tokens
         service.open += n
+        service.tokens += tokens
         service.jobs.add(self)
 
     async def begin(self, prompts, params, handling):
@@ -227,6 +233,7 @@ class Job:
         if not self._closed:
             self._closed = True
             self.service.open -= self.n
+            self.service.tokens -= self._tokens
             self.service.used = time.monotonic()
             self.service.jobs.discard(self)
             if self.requests and self.left:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, StreamingResponse
 
 from .errors import ApiError, as_api_error
@@ -18,10 +19,12 @@ async def read_body(request, config):
         # Also what keeps other sites' pages out: a browser asks first before it sends this type.
         raise ApiError(415, f"send the body as application/json, not {kind[:60] or 'without a content type'}")
     try:
-        body = await asyncio.wait_for(_all_of(request, config.max_body), config.body_timeout)
+        body = await asyncio.wait_for(_all_of(request, config.max_body, request.app.state.bodies), config.body_timeout)
     except asyncio.TimeoutError:
         raise ApiError(408, f"the body did not arrive within {config.body_timeout:g} seconds",
                        headers={"Connection": "close"}) from None
+    except ClientDisconnect:                 # nobody is there to read this
+        raise ApiError(400, "the client went away before the body was complete") from None
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -29,14 +32,39 @@ async def read_body(request, config):
     return body
 
 
-async def _all_of(request, limit):
+async def _all_of(request, limit, bodies):
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise ApiError(413, f"the body is larger than {limit} bytes", headers={"Connection": "close"})
-        parts.append(part)
-    return b"".join(parts)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise ApiError(413, f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+            parts.append(part)
+            bodies.grown(request, size)
+        return b"".join(parts)
+    finally:
+        bodies.done(request)
+
+
+class Bodies:
+    """Bytes of large bodies that are arriving, all together: `most`, so that many at once take no more memory than planned."""
+
+    SMALL = 64 << 10                     # bodies up to this size always come in
+
+    def __init__(self, most):
+        self.most, self._sizes = most, {}
+
+    def grown(self, request, size):
+        """A request's body has that many bytes by now. Raises ApiError when there is no room for it."""
+        if size > self.SMALL:
+            self._sizes[id(request)] = size
+            if len(self._sizes) > 1 and sum(self._sizes.values()) > self.most:
+                raise ApiError(503, "other large requests are arriving; try again", code="busy",
+                               headers={"Retry-After": "1", "Connection": "close"})
+
+    def done(self, request):
+        """It is complete, or was given up."""
+        self._sizes.pop(id(request), None)
 
 
 async def while_connected(request, work, job):
