@@ -6,7 +6,7 @@ from .. import _version
 from ..calibration import blocks_of, key_of, places, save
 from ..config import EngineConfig
 from ..engine import load_engine
-from ..errors import UnsupportedModel
+from ..errors import UnsupportedModel, WeightsError
 from . import formats
 from .fitting import fit_layer
 from .gains import STEPS, between, gains
@@ -46,6 +46,9 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_o
         if progress:
             progress.begin(f"fitting layer {i}")
         mean, first, covariance, queries, sample = one.finish()
+        if not all(np.isfinite(a).all() for a in (mean, first, covariance, queries)):
+            raise WeightsError(f"K or the queries of layer {i} are no numbers (NaN or infinite) on this text: the weights are damaged, "
+                               "or the dtype is too narrow; nothing can be fitted")
         metric = met(queries, one.frequencies, one.pairs, min(LONGEST, engine.context), rng)
         fitted = fit_layer(mean, first, covariance, metric, sample, one.frequencies, one.pairs, blocks_of(specs[i].dk))
         fitted["first_value"] = one.values().astype(np.float32)

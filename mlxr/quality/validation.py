@@ -10,7 +10,7 @@ import numpy as np
 from .. import _version
 from ..config import EngineConfig
 from ..engine import load_engine
-from ..errors import ConfigError, MlxrError, UnsupportedModel
+from ..errors import ConfigError, MlxrError, UnsupportedModel, WeightsError
 from ..kernels import library
 from ..pace import Unpaced
 from ..pages.format import effective_bits
@@ -173,6 +173,9 @@ class Validation:
         for i, window in enumerate(windows):
             with Watch(feed.engine) as watch:
                 logits = feed.score(i)
+            if not mx.isfinite(logits).all().item():
+                raise WeightsError(f"{self.base.architecture} gives logits that are no numbers (NaN or infinite) on this text, with "
+                                   "unquantized pages: its weights are damaged, or --dtype is too narrow; nothing can be compared")
             reads.append(watch.reads)
             references.append(Reference(logits, window[context + 1:]))
         return references, reads
@@ -295,6 +298,8 @@ class Validation:
         named = {n: worst([r["verdict"] for r in rows if r["format"] == n and r["mode"] == self.plan.modes[0]])
                  for n in self.plan.formats}
         info = base.info()
+        self.notes += [f"{n}: its logits are no numbers (NaN or infinite) where those of unquantized pages are: rejected"
+                       for n in dict.fromkeys(r["format"] for r in rows if r["kl"] is None)]
         return {
             "model": base.name, "architecture": base.architecture, "version": _version.__version__,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": round(seconds, 1),

@@ -28,5 +28,13 @@ def byte_engine(config=LLAMA, mode=PAGED, start=(), scale=2.0, **engine):
     return Engine(tiny_model(config, scale=scale), config, Bytes(start), EngineConfig(**settings), mode)
 
 
+def broken_engine(**engine):
+    """The same of heads of 64, with a NaN among the weights of K in layer 1."""
+    settings = {"page_size": 32, "kv": "f32", "pool_bytes": 1 << 22, "prefix_cache": False, **engine}
+    model = tiny_model(WIDE)
+    model.model.layers[1].self_attn.k_proj.weight[0, 0] = float("nan")
+    return Engine(model, WIDE, Bytes(), EngineConfig(**settings), PAGED)
+
+
 def passages_text(characters=4000):
     return Text("a passage", shipped_text().content[:characters])

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxr.calibration import made_up
+from mlxr.config import EngineConfig
 from mlxr.errors import ConfigError, UnsupportedModel
+from mlxr.memory import pool_pages
 from mlxr.pages.encoding import rotate
 from mlxr.pages.format import effective_bits
 from mlxr.pages.formats import NAMES, names, page_format, q4
@@ -218,6 +220,9 @@ def test_bits_are_those_of_the_bytes():
 @pytest.mark.parametrize("d, page", [(64, 64), (128, 64), (128, 128)])
 def test_q4_holds_more_than_three_and_a_half_times_the_tokens(d, page):
     assert page_format("f16").words(page, d, d) >= 3.5 * page_format("q4").words(page, d, d)
+    config, specs = EngineConfig(page_size=page, pool_bytes=64 << 20), [LayerSpec(3, d, d)] * 30
+    f16, q4 = (pool_pages(specs, page_format(name), config, 1 << 20, 0, mx.float32) for name in ("f16", "q4"))
+    assert q4 >= 3.5 * f16
 
 
 def test_heads_that_do_not_fit_are_told():

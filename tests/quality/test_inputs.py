@@ -2,10 +2,11 @@
 
 import pytest
 
-from helpers.quality import Bytes, byte_engine, passages_text
-from mlxr.errors import ConfigError, RequestError
+from helpers.quality import Bytes, broken_engine, byte_engine, passages_text
+from mlxr.errors import ConfigError, RequestError, WeightsError
 from mlxr.pages import formats as registry
 from mlxr.quality import formats
+from mlxr.quality.calibrate import calibrate_engine
 from mlxr.quality.teacher import check_context, window_tokens
 from mlxr.quality.texts import Passages, Text, shipped_text
 from mlxr.quality.validation import Plan
@@ -86,3 +87,11 @@ def test_contexts_are_whole_pages_within_the_model():
 def test_plans_that_cannot_be(plan, what):
     with pytest.raises(ConfigError, match=what):
         Plan(**{"formats": ("q8",), **plan})
+
+
+def test_k_that_is_no_number_is_told(validation, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXR_BACKEND", "reference")
+    with pytest.raises(WeightsError, match="gives logits that are no numbers .* nothing can be compared"):
+        validation(broken_engine(), windows=2, streams=(), modes=("in-forward",), checks=False, recall=False).run()
+    with pytest.raises(WeightsError, match="K or the queries of layer 1 are no numbers"):
+        calibrate_engine(broken_engine(), passages_text(), windows=2, context=64, out=tmp_path / "c")

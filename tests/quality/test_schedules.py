@@ -1,4 +1,4 @@
-"""Every page format means one thing: chunks, batches and prefix hits leave the logits as they are."""
+"""Every page format means one thing: chunks, batches, prefix hits, preemption and held pages leave the logits as they are."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ from mlxr.sequence import SamplingParams
 
 LENGTHS = 70, 600
 ROOM = 1 << 23
+TOKENS = 40
 SCHEDULES = {
     "chunks of 64": dict(token_budget=64), "chunks of 100": dict(token_budget=100), "chunks of 512": dict(token_budget=512),
     "one after the other": dict(token_budget=2048, max_batch=1),
 }
+APART = "k:q8,v:q2", "k:q2:block=16,v:q4", "q4,skip=0,-1", "q3,sink=40"       # combinations, with more than a name
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +32,42 @@ def prompts():
     return [[b % 131 for b in text[5000 * i:5000 * i + n]] for i, n in enumerate(LENGTHS)]
 
 
-def outcome(kv, calibration, again=False, **config):
+def outcome(kv, calibration, again=False, tokens=TOKENS, **config):
     """(tokens, logits of each prompt, engine); again: of a second time, when the prefix cache has their pages."""
     engine = byte_engine(WIDE, scale=1.0, page_size=32, kv=kv, calibration=calibration, **{"pool_bytes": ROOM, "prefix_cache": True, **config})
     for _ in range(2 if again else 1):
         seen = Observer(engine)
-        made = [engine.add(p, SamplingParams(max_tokens=20, ignore_eos=True)) for p in prompts()]
-        tokens = run(engine, made)
-    return tokens, [np.stack(seen.of(r)) for r in made], engine
+        made = [engine.add(p, SamplingParams(max_tokens=tokens, ignore_eos=True)) for p in prompts()]
+        drawn = run(engine, made)
+    return drawn, [np.stack(seen.of(r)) for r in made], engine
+
+
+def check(kv, calibration, names=None):
+    """Each schedule's tokens and logits against those of whole prompts in one batch."""
+    drawn, logits, engine = outcome(kv, calibration, token_budget=2048)
+    tight = dict(token_budget=512, pool_bytes=(pages_in(kv) + 1) * engine.info()["page_bytes"], prefix_cache=False)
+    cases = {**SCHEDULES, "on a prefix hit": dict(token_budget=512, again=True), "preempted": tight}
+    for name, config in cases.items():
+        if names is None or name in names:
+            ours_drawn, ours, engine = outcome(kv, calibration, **config)
+            assert ours_drawn == drawn, name
+            assert max(relative(a, b) for a, b in zip(ours, logits)) <= 1e-4, name
+            assert name != "preempted" or engine.preemptions
+            assert name != "on a prefix hit" or engine.scheduler.allocator.kept
+
+
+def pages_in(kv):
+    """One page fewer than both prompts come to need: the later one is preempted."""
+    first = 2 if "sink" in kv else 0
+    return sum((n + TOKENS - 1) // 32 - first for n in LENGTHS) - 1
+
+
+@pytest.mark.parametrize("kv", ["q8", "q3"])
+def test_one_meaning_on_a_few_schedules(calibrated, kv):
+    check(kv, calibrated, ("chunks of 100", "preempted") if kv == "q3" else ("chunks of 64", "on a prefix hit"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kv", [n for n in NAMES if n != "q6"])
+@pytest.mark.parametrize("kv", [*NAMES, *APART])
 def test_one_meaning_whatever_the_schedule(calibrated, kv):
-    tokens, logits, _ = outcome(kv, calibrated, token_budget=2048)
-    cases = [(name, dict(config)) for name, config in SCHEDULES.items()] + [("on a prefix hit", dict(token_budget=512, again=True))]
-    for name, config in cases:
-        ours_tokens, ours, _ = outcome(kv, calibrated, **config)
-        assert ours_tokens == tokens, name
-        assert max(relative(a, b) for a, b in zip(ours, logits)) <= 1e-4, name
+    check(kv, calibrated)
