@@ -60,8 +60,9 @@ def sample(logits, works, previous=None):
     params = [w.sequence.params for w in works]
     raw = logits.astype(mx.float32)
     logits = raw
-    if any(w.sequence.guide or p.logit_bias or _penalties(p) for w, p in zip(works, params)):
-        logits = _guided(mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST), works)
+    if any(p.logit_bias or _penalties(p) for p in params):
+        logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
+    logits = _guided(logits, works)
     if not any(p.temperature for p in params):
         return _with_logprobs(Sampled(draw.most_likely(logits)), raw, params)
     numbers = [draw_number(w.sequence.seed, w.start + w.count) for w in works]
@@ -115,8 +116,8 @@ def _guided(logits, works):
     for row, work in enumerate(works):
         if work.sequence.guide:
             bits[row] = work.sequence.guide.mask()
-    allowed = (mx.array(bits)[:, :, None] >> mx.arange(32, dtype=mx.uint32)) & 1
-    return mx.where(allowed.reshape(len(works), -1)[:, :logits.shape[-1]] > 0, logits, -np.inf)
+    allowed = np.unpackbits(bits.astype("<u4", copy=False).view(np.uint8), axis=1, bitorder="little")[:, :logits.shape[-1]]
+    return mx.where(mx.array(allowed.view(bool)), logits, -np.inf)
 
 
 def _bias(logits, params):
