@@ -20,9 +20,10 @@ def kernel_cases(every=False):
     every: all of them."""
     yield _planned("read_bound", "1 MiB", lambda: cases.reading(1 << 20))
     yield _planned("rope", "3 tokens", lambda: cases.rotation(SMALL, 3))
-    yield _planned("rms_norm", "5 rows", lambda: cases.norming(SMALL, 5))
-    yield _planned("draw", "3 rows", lambda: cases.drawing(SMALL, 3))
-    yield _planned("int8_split", "5 rows", lambda: cases.splitting(SMALL, 5))
+    if library.backend() != "metal":             # there MLX's operations do what these are for
+        yield _planned("rms_norm", "5 rows", lambda: cases.norming(SMALL, 5))
+        yield _planned("draw", "3 rows", lambda: cases.drawing(SMALL, 3))
+        yield _planned("int8_split", "5 rows", lambda: cases.splitting(SMALL, 5))
     yield _planned("merge", "2 tokens of 5 parts", lambda: cases.merging(SMALL, 2, 5))
     for name in formats.NAMES if every else ("f16", "q8", "q4"):
         yield _planned("attend", f"pages {name}", lambda f=name: cases.attention(SMALL, f, 448, 2, 1, most=1))
@@ -31,7 +32,7 @@ def kernel_cases(every=False):
     for kind in KINDS if every else ("Q4_1", "affine4_64"):
         yield _planned("q_gemv", f"{kind} weights", lambda k=kind: cases.gemv(k, 1, TINY.vocabulary, TINY.inner, most=1))
         yield _planned("q_gemm", f"{kind} weights", lambda k=kind: cases.gemm(k, 19, TINY.vocabulary, TINY.inner, most=1))
-        if kind in TYPES and TYPES[kind].codes:
+        if kind in TYPES and TYPES[kind].codes and library.backend() != "metal":
             yield _planned("q_gemm_int8", f"{kind} weights", lambda k=kind: cases.gemm_int8(k, 5, TINY.vocabulary, TINY.inner, most=1))
         if kind not in ("F16", "affine4_64") or every:
             yield _planned("q_rows", f"{kind} weights", lambda k=kind: cases.embedding(k, 7, TINY.vocabulary, TINY.inner, most=1))
