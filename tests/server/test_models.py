@@ -1,14 +1,19 @@
 """Several models in one server: loaded when asked for, unloaded for another or when nobody asks; MLX's limits."""
 
+import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import mlxr  # noqa: F401  (first: it decides which BLAS MLX uses)
 import mlx.core as mx
+import pytest
 
 from helpers.command import refused
 from helpers.server import Server
 from mlxr.memory import KEPT, Limits
+from mlxr.server.errors import ApiError
+from mlxr.server.service import OPEN_TOKENS, Service
 
 CHAT = "/v1/chat/completions"
 SKY = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "temperature": 0, "max_tokens": 6}
@@ -67,3 +72,15 @@ def test_limits_are_restored():
     finally:
         mx.set_cache_limit(before)
         mx.set_memory_limit(memory)
+
+
+def test_tokens_of_waiting_prompts_are_bounded():
+    """Many long prompts are told to come back; one alone is taken, however long."""
+    full = SimpleNamespace(ready=True, limit=300, open=3, tokens=OPEN_TOKENS - 10)
+    with pytest.raises(ApiError) as e:
+        asyncio.run(Service.start(full, [[1] * 6, [1] * 5], [], None))
+    assert e.value.status == 429 and e.value.code == "queue_full" and e.value.headers["Retry-After"]
+    alone = SimpleNamespace(ready=True, limit=300, open=0, tokens=0, jobs=set(), engine=SimpleNamespace(persistence=None), tokenizer=None)
+    with pytest.raises(ApiError, match="inside the server"):         # it gets as far as the engine's thread, which is not there
+        asyncio.run(Service.start(alone, [[1] * (OPEN_TOKENS + 1)], [], None))
+    assert alone.open == alone.tokens == 0
