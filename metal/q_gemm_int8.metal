@@ -26,7 +26,7 @@ template <int R> inline void add_block(thread codes32& b, dptr<const uint> d, dp
     UNROLL for (int r = 0; r < R; ++r) {
         float unit = f[r * 2], total = f[r * 2 + 1];
         vfloat y = CODES > 5 ? whole[r] : vfloat(part[r][0]);
-        sums[lane + r * 32] = sums[lane + r * 32] + (y * (b.scale * unit) + b.offset * total);
+        sums[lane + r * 32] = sums[lane + r * 32] + (y * (b.scale[0] * unit) + b.offset[0] * total);
     }
 }
 

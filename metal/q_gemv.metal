@@ -7,13 +7,85 @@
 //   STREAM 0   (GPU) a SIMD-group reads ROWS rows side by side, so that x is loaded once for them
 //   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
 //              memory, for every position of the stream. Floats of it: B * (T * (256 + 288) + SGS), T = K / gcd(K, 256)
+//   BYTES 1    (STREAM 1) products of integers: each lane's x are three digits of 7 bits times a unit, exact to 2^-21 of
+//              the largest of its 8
 // A SIMD-group owns `own` rows of y. Grid: N / (own * SGS) threadgroups.
 #ifndef NORM_EPS
 #define norm x
 #endif
 
-struct activation { vfloat x[8]; vfloat total; };         // in units of the codes
 struct results { vfloat y[B]; };                          // lane = row of W
+
+#if BYTES
+#define TILE 256                                          // words: 3 times 2 of digits, unit and total, of 32 lanes
+#define MOST 1032192.0f                                   // 63 * 2^14: so that 8 products with bytes fit into 31 bits
+#define CHUNK eight_bytes
+#define LOAD load_bytes
+struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
+
+inline vuint packed(vint a, vint b, vint c, vint d) {
+    return vuint(a & 255) | vuint(b & 255) << 8 | vuint(c & 255) << 16 | vuint(d) << 24;
+}
+inline activation in_units(vfloats t) {
+    activation a;
+    vfloat most = abs(t.v[0]), total = t.v[0];
+    UNROLL for (int i = 1; i < 8; ++i) { most = max(most, abs(t.v[i])); total = total + t.v[i]; }
+    vfloat scale = select(vfloat(0.0f), MOST / most, most > 0.0f);
+    a.unit = most * (1.0f / MOST) + total * 0.0f;                         // not a number where one of x is none
+    vint q[8], all = 0;
+    UNROLL for (int i = 0; i < 8; ++i) { q[i] = vint(rint(t.v[i] * scale)); all += q[i]; }
+#if ZERO
+    a.total = vuint(all * -ZERO);
+#else
+    a.total = as_uint(total);
+#endif
+    UNROLL for (int j = 4; j > 0; j -= 2) {               // the digit below 128 first: -64 .. 63
+        vint d[8];
+        UNROLL for (int i = 0; i < 8; ++i) {
+            d[i] = (q[i] + 64 & 127) - 64;
+            q[i] = (q[i] - d[i]) >> 7;
+        }
+        a.d[j] = packed(d[0], d[1], d[2], d[3]);
+        a.d[j + 1] = packed(d[4], d[5], d[6], d[7]);
+    }
+    a.d[0] = packed(q[0], q[1], q[2], q[3]);
+    a.d[1] = packed(q[4], q[5], q[6], q[7]);
+    return a;
+}
+inline void stage(tptr<float> s, activation a, vlane lane) {
+    tptr<uint> words = tptr<uint>(s);
+    UNROLL for (int i = 0; i < 6; ++i) words[lane + 32 * i] = a.d[i];
+    s[lane + 192] = a.unit;
+    words[lane + 224] = a.total;
+}
+inline activation staged(tptr<float> s, vlane lane) {
+    tptr<uint> words = tptr<uint>(s);
+    activation a;
+    UNROLL for (int i = 0; i < 6; ++i) a.d[i] = words[lane + 32 * i];
+    a.unit = s[lane + 192];
+    a.total = words[lane + 224];
+    return a;
+}
+inline vfloat dot(vfloat sum, thread const eight_bytes& q, activation a) {
+#if ZERO                                                  // three sums, as a product waits for the one before
+    vint low = dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
+#else
+    vint low = dot4(dot4(vint(0), q.a, a.d[4]), q.b, a.d[5]);
+#endif
+    vint middle = dot4(dot4(vint(0), q.a, a.d[2]), q.b, a.d[3]), high = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]);
+    vint s = (((high << 7) + middle) << 7) + low;
+#if ZERO
+    return sum + vfloat(s) * (q.scale * a.unit);
+#else
+    sum = sum + vfloat(s) * (q.scale * a.unit);
+    return sum + q.offset * as_float(a.total);
+#endif
+}
+#else
+#define TILE 288                                          // floats: 8 x of 32 lanes, and their totals
+#define CHUNK chunk
+#define LOAD load
+struct activation { vfloat x[8]; vfloat total; };         // in units of the codes
 
 inline activation in_units(vfloats t) {
     activation a;
@@ -21,61 +93,81 @@ inline activation in_units(vfloats t) {
     UNROLL for (int i = 0; i < 8; ++i) a.x[i] = t.v[i] * (1.0f / UNIT(i));
     return a;
 }
-inline vfloat dot(thread const chunk& q, thread const activation& a) {
+inline vfloat dot(vfloat sum, thread const chunk& q, activation a) {
     vfloat lo = q.c[0] * a.x[0] + q.c[1] * a.x[1] + q.c[2] * a.x[2] + q.c[3] * a.x[3];
     vfloat hi = q.c[4] * a.x[4] + q.c[5] * a.x[5] + q.c[6] * a.x[6] + q.c[7] * a.x[7];
 #if OFFSET
-    return q.scale * (lo + hi) + q.offset * a.total;
-#elif SCALES
-    return q.scale * (lo + hi);
+    sum = sum + q.offset * a.total;
+#endif
+#if SCALES
+    return sum + q.scale * (lo + hi);
 #else
-    return lo + hi;
+    return sum + (lo + hi);
 #endif
 }
-
-#if STREAM
-#ifndef AHEAD
-#define AHEAD 32                                          // steps that are prefetched
-#endif
-#define TILE 288                                          // floats: 8 x of 32 lanes, and their totals
+inline void stage(tptr<float> s, activation a, vlane lane) {
+    UNROLL for (int i = 0; i < 8; ++i) s[lane + 32 * i] = a.x[i];
+    s[lane + 256] = a.total;
+}
 inline activation staged(tptr<float> s, vlane lane) {
     activation a;
     UNROLL for (int i = 0; i < 8; ++i) a.x[i] = s[lane + 32 * i];
     a.total = s[lane + 256];
     return a;
 }
+#endif
+
+#if STREAM
+#ifndef AHEAD
+#define AHEAD 32                                          // steps that are prefetched
+#endif
+struct sums { vfloat v[B]; };                             // of the row that the stream is in
+
+// The next n weights times x, a lane's 8, added to s. tile: those of x; stride: from one row of x to the next.
+inline sums products(sums s, weights w, tptr<float> tile, int stride, vlane lane, int n) {
+    CHUNK q = LOAD(w, lane, n);
+    UNROLL for (int b = 0; b < B; ++b) s.v[b] = dot(s.v[b], q, staged(tile + b * stride, lane));
+    return s;
+}
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights.
 inline results multiply(weights w, tptr<float> tiles, vlane lane, int period, long row0, int rows, int K) {
     results out;
-    vfloat sums[B];                                       // of the row that the stream is in
-    UNROLL for (int b = 0; b < B; ++b) { out.y[b] = 0.0f; sums[b] = 0.0f; }
-    int row = 0, left = K, tile = 0;                      // weights left of this row
-    for (int p = 0; p < rows * K; p += STEP) {
-        int n = min(STEP, rows * K - p);
-        ahead(at(w, row0, p + AHEAD * STEP, K));
-        vfloat part[B];
-        if (n == STEP) {
-            chunk q = load(at(w, row0, p, K), lane, STEP);
-            UNROLL for (int b = 0; b < B; ++b) part[b] = dot(q, staged(tiles + (b * period + tile) * TILE, lane));
-        } else {
-            chunk q = load(at(w, row0, p, K), lane, n);
-            UNROLL for (int b = 0; b < B; ++b) part[b] = dot(q, staged(tiles + (b * period + tile) * TILE, lane));
+    sums all, none;
+    UNROLL for (int b = 0; b < B; ++b) { out.y[b] = 0.0f; all.v[b] = 0.0f; none.v[b] = 0.0f; }
+    int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
+    for (int p = 0; p < total;) {
+        while (left >= STEP) {                            // steps inside of a row
+            int steps = min(left / STEP, period - tile);
+            weights here = at(w, row0, p, K);
+            tptr<float> x = tiles + tile * TILE;
+            for (int i = 0; i < steps; ++i) {
+                ahead(at(here, 0, (i + AHEAD) * STEP, K));
+                all = products(all, at(here, 0, i * STEP, K), x + i * TILE, stride, lane, STEP);
+            }
+            left -= steps * STEP;
+            p += steps * STEP;
+            tile = tile + steps == period ? 0 : tile + steps;
         }
-        tile = tile + 1 == period ? 0 : tile + 1;
-        int done = 0;                                     // of this step's lanes
-        while (left <= n) {
+        sums part = none;
+        int n = left == 0 ? 0 : min(STEP, total - p), done = 0;
+        if (n == STEP) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, STEP);
+        else if (n > 0) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, n);
+        while (left <= n) {                               // rows end in the step, or before it
             UNROLL for (int b = 0; b < B; ++b) {
-                vfloat whole = sums[b] + select(vfloat(0.0f), part[b], vint(lane) >= done && vint(lane) < left / 8);
+                vfloat whole = all.v[b] + select(vfloat(0.0f), part.v[b], vint(lane) >= done && vint(lane) < left / 8);
                 out.y[b] = select(out.y[b], vfloat(simd_sum(whole)), vint(lane) == row);
-                sums[b] = 0.0f;
+                all.v[b] = 0.0f;
             }
             done = left / 8;
             left += K;
             row += 1;
         }
         left -= n;
-        UNROLL for (int b = 0; b < B; ++b)
-            sums[b] += done == 0 ? part[b] : select(vfloat(0.0f), part[b], vint(lane) >= done);
+        UNROLL for (int b = 0; b < B; ++b) all.v[b] += select(vfloat(0.0f), part.v[b], vint(lane) >= done);
+        if (n > 0) {
+            p += STEP;
+            tile = tile + 1 == period ? 0 : tile + 1;
+        }
     }
     return out;
 }
@@ -110,7 +202,7 @@ inline results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, 
         }
         UNROLL for (int r = 0; r < ROWS; ++r) {
             chunk q = load(at(w, row0 + min(r, rows - 1), k, K), lane, n);
-            UNROLL for (int b = 0; b < B; ++b) sums[r][b] += dot(q, a[b]);
+            UNROLL for (int b = 0; b < B; ++b) sums[r][b] = dot(sums[r][b], q, a[b]);
         }
     }
     results out;
@@ -178,9 +270,7 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
     TG_BARRIER;
     SIMDGROUPS {                                          // the same as the lanes of a step want it
         for (int t = sg; t < B * period; t += SGS) {
-            activation a = in_units(take(shared + t * STEP, lane, STEP));
-            UNROLL for (int i = 0; i < 8; ++i) tiles[lane + (t * TILE + 32 * i)] = a.x[i];
-            tiles[lane + (t * TILE + 256)] = a.total;
+            stage(tiles + t * TILE, in_units(take(shared + t * STEP, lane, STEP)), lane);
         }
     }
     TG_BARRIER;

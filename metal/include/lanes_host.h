@@ -44,18 +44,55 @@ LI vfloat bfloat_hi(vuint w) { return as_float(w & 0xffff0000u); }
 LI float bfloat_lo(uint w) { return as_float(w << 16); }
 LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
 
-LI vint dot4(vint sum, vuint a, uint b) {                 // sum + the four products of bytes: a's unsigned, b's signed
+LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four products of bytes: a's unsigned, b's signed
 #if LANES_AVX512 && defined(__AVX512VNNI__)
-    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], _mm512_set1_epi32((int)b));
+    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], (__m512i)b.p[k_]);
 #else
     EACH UNROLL for (int i = 0; i < 4; ++i)
-        sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * (int)(signed char)(b >> (8 * i));
+        sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * ((ipart)(b.p[k_] << (24 - 8 * i)) >> 24);
 #endif
     return sum;
 }
+LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
 
 #define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
 LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
+#define BYTES16(name, ...) static const uchar name[16] = {__VA_ARGS__}    // the same in bytes, for pick_bytes
+LI vuint pick_bytes(const uchar* t, vuint w) {            // t[i] for each byte i, below 16, of w
+    vuint r;
+    EACH r.p[k_] = bytes_part(t, w.p[k_]);
+    return r;
+}
+LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of two words
+#if LANES_AVX512
+    vuint r;
+    EACH r.p[k_] = (upart)_mm512_shuffle_epi8(_mm512_set1_epi64((long long)((unsigned long long)high << 32 | low)),
+                                              (__m512i)(i.p[k_] | (int)0x80808000));
+    return r;
+#else
+    return select(vuint(low), vuint(high), i >= 4) >> vuint(i % 4 * 8) & 255u;
+#endif
+}
+LI vuint rotate(vuint a, vuint n) {                       // to the left
+#if LANES_AVX512
+    EACH a.p[k_] = (upart)_mm512_rolv_epi32((__m512i)a.p[k_], (__m512i)n.p[k_]);
+    return a;
+#else
+    return (a << (n & 31u)) | (a >> 1 >> (~n & 31u));
+#endif
+}
+LI vuint bits_to_bytes(vuint w, vuint at) {               // bits at .. at + 3 of w to bit 4 of each byte; at up to 28
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+    EACH {                                                // byte i: 8 bits of the 64 of two lanes, from at + i - 4 on
+        upart from = (at.p[k_] & 63u) * 0x01010101u + 0x3f3e3d3cu;
+        EACH_LANE if (l_ % 2) from[l_] += 0x20202020u;
+        w.p[k_] = (upart)_mm512_multishift_epi64_epi8((__m512i)from, (__m512i)w.p[k_]) & 0x10101010u;
+    }
+    return w;
+#else
+    return ((w >> at & 15u) * vuint(0x00204081u) & 0x01010101u) << 4;
+#endif
+}
 
 // ---- across the SIMD-group ----------------------------------------------------------------------------
 LI float simd_sum(vfloat a) { fpart s = a.p[0]; UNROLL for (int k = 1; k < NP; ++k) s += a.p[k]; return add_lanes(s); }

@@ -119,6 +119,17 @@ LI fpart half_part(upart w) {                                                 //
     fpart r; EACH_LANE r[l_] = half_to_float(ushort(w[l_])); return r;
 #endif
 }
+LI fpart half_units(upart w) {                                                // the first W units of 16 bits, as fp16
+#if LANES_AVX512
+    return (fpart)_mm512_cvtph_ps(_mm512_castsi512_si256((__m512i)w));
+#elif LANES_AVX2
+    return (fpart)_mm256_cvtph_ps(_mm256_castsi256_si128((__m256i)w));
+#elif LANES_NEON
+    return (fpart)vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16((uint16x8_t)w)));
+#else
+    fpart r; EACH_LANE r[l_] = half_to_float(ushort(w[l_ / 2] >> l_ % 2 * 16)); return r;
+#endif
+}
 LI upart part_half(fpart v) {                                                 // fp16 bits of each lane
 #if LANES_AVX512
     return (upart)_mm512_cvtepu16_epi32(_mm512_cvtps_ph((__m512)v, 0));
@@ -166,6 +177,13 @@ LI upart gather_pair_part(const ushort* p, ipart i) {                          /
     upart r; EACH_LANE r[l_] = read<uint>(p + i[l_]); return r;
 #endif
 }
+#if LANES_AVX512 || LANES_AVX2
+LI upart gather_short_part(const ushort* p, ipart i) {                         // the aligned words that hold them: no page but theirs
+    ipart j = i + int((uintptr_t)p >> 1 & 1);
+    upart w = gather_part((const uint*)((uintptr_t)p & ~(uintptr_t)3), j >> 1);
+    return w >> (upart)((j & 1) << 4) & 0xffffu;
+}
+#endif
 LI fpart table_part(const float* t, upart i) {                                // t[i % 16]
 #if LANES_AVX512
     return (fpart)_mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(t));
@@ -179,6 +197,19 @@ LI fpart table_part(const float* t, upart i) {                                //
     return (fpart)vqtbl4q_u8(all, (uint8x16_t)((i & 15u) * 0x04040404u + 0x03020100u));
 #else
     fpart r; EACH_LANE r[l_] = t[i[l_] & 15]; return r;
+#endif
+}
+LI upart bytes_part(const uchar* t, upart w) {                                 // t[i] for each byte i, below 16, of w
+#if LANES_AVX512
+    return (upart)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)t)), (__m512i)w);
+#elif LANES_AVX2
+    return (upart)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)t)), (__m256i)w);
+#elif LANES_NEON
+    return (upart)vqtbl1q_u8(vld1q_u8(t), (uint8x16_t)w);
+#else
+    upart r{};
+    EACH_LANE UNROLL for (int i = 0; i < 32; i += 8) r[l_] |= uint(t[w[l_] >> i & 15]) << i;
+    return r;
 #endif
 }
 LI fpart load_half_part(const ushort* p) {

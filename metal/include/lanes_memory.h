@@ -51,6 +51,12 @@ template <class T> LI void load_n(vec<T>& v, const T* p, vspan i, int n) {      
     }
 }
 template <class T> LI void load_n(vec<T>& v, const T* p, vlane, int n) { load_n(v, p, vspan{0}, n); }
+template <class T> LI void from_units(vec<T>& v, int k, upart u) {           // of the low 16 bits of each lane
+    if constexpr (same<T, half>::v) v.p[k] = half_part(u);
+    else if constexpr (same<T, bfloat16_t>::v) v.p[k] = (fpart)(u << 16);
+    else if constexpr (same<T, short>::v) v.p[k] = (ipart)(u << 16) >> 16;
+    else if constexpr (sizeof(T) == 2) v.p[k] = u & 0xffffu;
+}
 template <class T> LI void load_n(vec<T>& v, const T* p, vint i, int n) {                    // gather
     if constexpr (sizeof(T) == 4) {
         if (n == 32) {
@@ -62,6 +68,12 @@ template <class T> LI void load_n(vec<T>& v, const T* p, vint i, int n) {       
         }
         load_each(v, p, i, n);
     } else {
+#if LANES_AVX512 || LANES_AVX2
+        if (sizeof(T) == 2 && n == 32) {
+            EACH from_units<T>(v, k_, gather_short_part((const ushort*)p, i.p[k_]));
+            return;
+        }
+#endif
         T t[32];
         memset(t, 0, sizeof t);
         for (int l = 0; l < n; ++l) t[l] = p[i.get(l)];
@@ -69,123 +81,10 @@ template <class T> LI void load_n(vec<T>& v, const T* p, vint i, int n) {       
     }
 }
 
-// A part of a spread: the window that holds its units, as one or two contiguous loads, and a permutation.
-template <class S, int K> struct window {
-    static constexpr int edge(int sign, int lanes) {    // of the offsets of the first lanes: the largest, or with -1 the least
-        int most = sign * S::off(K * W);
-        for (int l = 1; l < lanes; ++l)
-            if (sign * S::off(K * W + l) > most) most = sign * S::off(K * W + l);
-        return sign * most;
-    }
-    static constexpr int lo = edge(-1, W), hi = edge(1, W), range = hi - lo + 1;
-    template <int UNITS, int EXTRA> static constexpr int index(int off) {
-        return range + EXTRA <= UNITS || off - lo < UNITS ? off - lo : UNITS + off - (hi + EXTRA - UNITS + 1);
-    }
-    static LI int count(int n) {                        // units that the first n lanes reach to
-        int m = n - K * W;
-        return n == 32 || m >= W ? range : m <= 0 ? 0 : edge(1, m) - lo + 1;
-    }
-    static constexpr bool quads() {                     // lanes in runs of four consecutive 32-bit words
-        for (int l = 0; l < W; ++l) if (S::off(K * W + l) != S::off(K * W + l / 4 * 4) + l % 4) return false;
-        return true;
-    }
-    template <int... L> static LI upart pick32(upart a, upart b, std::integer_sequence<int, L...>) {
-        return LANES_SHUFFLE(ipart, a, b, index<W, 0>(S::off(K * W + L))...);
-    }
-    static LI upart words(const uint* p, int n) {
-        int c = count(n);
-        p += lo;
-        if constexpr (range <= W) {
-            upart a = part_load(p, c);
-            return pick32(a, a, std::make_integer_sequence<int, W>());
-        } else if constexpr (range <= 2 * W)
-            return pick32(part_load(p, c), part_load(p + (range - W), c - (range - W)),
-                          std::make_integer_sequence<int, W>());
-        else {
-            upart r{};
-            EACH_LANE if (K * W + l_ < n) r[l_] = p[S::off(K * W + l_) - lo];
-            return r;
-        }
-    }
-    template <int PAIR, int... U> static LI hpart pick16(hpart a, hpart b, std::integer_sequence<int, U...>) {
-        typedef short mask __attribute__((vector_size(LANES_VB)));
-        return LANES_SHUFFLE(mask, a, b, index<2 * W, PAIR>(S::off(K * W + U / 2) + (PAIR ? U % 2 : 0))...);
-    }
-    // Units of 16 bits: each lane's own (PAIR 0; it comes twice) or its own and the next (PAIR 1).
-    template <int PAIR> static LI upart shorts(const ushort* p, int n) {
-        constexpr int all = range + PAIR;
-        int c = count(n);
-        if (PAIR && c) c += 1;
-        p += lo;
-        if constexpr (all <= 2 * W) {
-            hpart a = part_load(p, c);
-            return (upart)pick16<PAIR>(a, a, std::make_integer_sequence<int, 2 * W>());
-        } else if constexpr (all <= 4 * W)
-            return (upart)pick16<PAIR>(part_load(p, c), part_load(p + (all - 2 * W), c - (all - 2 * W)),
-                                       std::make_integer_sequence<int, 2 * W>());
-        else {
-            upart r{};
-            EACH_LANE if (K * W + l_ < n) {
-                const ushort* q = p + (S::off(K * W + l_) - lo);
-                r[l_] = PAIR ? read<uint>(q) : *q * 0x10001u;
-            }
-            return r;
-        }
-    }
-#if LANES_AVX512 && defined(__AVX512VBMI__)
-    template <int... U> static LI upart pick8(bpart a, std::integer_sequence<int, U...>) {
-        return (upart)LANES_SHUFFLE(bpart, a, a, char(S::off(K * W + U / 4) - lo)...);
-    }
-    static LI upart bytes(const uchar* p, int n) {      // each lane's own byte, four times
-        unsigned long long m = ~0ull >> (64 - range);
-        if (n < 32) { int c = count(n); m = c ? ~0ull >> (64 - c) : 0; }
-        return pick8((bpart)_mm512_maskz_loadu_epi8(m, p + lo), std::make_integer_sequence<int, 64>());
-    }
-#endif
-};
-LI vuint only(vuint v, int n) {                           // zero but in the first n lanes: lanes may share a unit
-    if (__builtin_constant_p(n) && n == 32) return v;
-    EACH v.p[k_] &= (upart)(iota().p[k_] < n);
-    return v;
-}
-template <class S, int PAIR, int... K>
-LI vuint spread_shorts(const ushort* p, int n, std::integer_sequence<int, K...>) {
-    vuint v; ((v.p[K] = window<S, K>::template shorts<PAIR>(p, n)), ...); return only(v, n);
-}
-template <class S, int... K> LI vuint spread_words(const uint* p, int n, std::integer_sequence<int, K...>) {
-    vuint v; ((v.p[K] = window<S, K>::words(p, n)), ...); return only(v, n);
-}
-#if LANES_AVX512 && defined(__AVX512VBMI__)
-template <class S, int... K> LI vuint spread_bytes(const uchar* p, int n, std::integer_sequence<int, K...>) {
-    vuint v; ((v.p[K] = window<S, K>::bytes(p, n)), ...); return only(v, n);
-}
-#endif
-typedef std::make_integer_sequence<int, NP> parts;
-template <class T, int N, int S, int A, int B, int O, int D>
-LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
-    typedef LANES_SPREAD_OF I;
-    p += i.base;
-    if constexpr (sizeof(T) == 4) { vuint u = spread_words<I>((const uint*)p, n, parts()); memcpy(&v, &u, sizeof u); }
-    else if constexpr (sizeof(T) == 2) {
-        vuint u = spread_shorts<I, 0>((const ushort*)p, n, parts());
-        EACH {
-            if constexpr (same<T, half>::v) v.p[k_] = half_part(u.p[k_]);
-            else if constexpr (same<T, bfloat16_t>::v) v.p[k_] = (fpart)(u.p[k_] & 0xffff0000u);
-            else if constexpr (same<T, short>::v) v.p[k_] = (ipart)u.p[k_] >> 16;
-            else v.p[k_] = u.p[k_] & 0xffffu;
-        }
-    } else {
-#if LANES_AVX512 && defined(__AVX512VBMI__)
-        if constexpr (window<I, 0>::range <= 64 && window<I, 1>::range <= 64) {
-            vuint u = spread_bytes<I>((const uchar*)p, n, parts());
-            EACH if constexpr (same<T, uchar>::v) v.p[k_] = u.p[k_] & 255u;
-            else v.p[k_] = (ipart)(u.p[k_] << 24) >> 24;
-        } else
-#endif
-            load_each(v, p, I{0}, n);
-    }
-}
+}  // namespace lanes
+#include "lanes_spread.h"
 
+namespace lanes {
 // Four consecutive floats a lane: quads into registers, then a 4 x W transposition.
 LI fpart quad_part(const float* a, const float* b, const float* c, const float* d) {
 #if LANES_AVX512
@@ -361,6 +260,15 @@ template <class M> LI vuint ld_pair(ptr<const ushort> p, vint i, M m) {
 }
 LI vuint ld_pair(ptr<const ushort> p, vint i) {
     p.check(i, 32, 1); vuint v; EACH v.p[k_] = gather_pair_part(p.p, i.p[k_]); return v;
+}
+template <int SKIP, class T, class I> LI vuint2 ld_two(ptr<T> p, I i) {        // a word a lane, and the one SKIP words further
+    vuint2 v;
+    if constexpr (sizeof(T) == 4) p.check(i, 32, SKIP);
+    else { p.check(i, 32, 1); p.check(i, 32, 2 * SKIP + 1); }
+    if constexpr (is_spread<I>::v) v = spread_two<I, SKIP>(p.p + i.base, parts());
+    else if constexpr (sizeof(T) == 4) { v.x = ld(p, i); v.y = ld(p + SKIP, i); }
+    else { v.x = ld_pair(p, vint(i)); v.y = ld_pair(p + 2 * SKIP, vint(i)); }
+    return v;
 }
 LI uint ld_pair(ptr<const ushort> p, int i) { p.check(i); p.check(i + 1); return read<uint>(p.p + i); }
 // Four consecutive bytes a lane, as a word, at any address; lanes come in runs of four consecutive words, all or none of

@@ -9,6 +9,7 @@ typedef int vint;
 typedef uint vuint;
 typedef bool vbool;
 typedef float4 vfloat4;
+typedef uint2 vuint2;
 typedef uint4 vuint4;
 typedef int vlane;                                   // lane number, + uniform: consecutive addresses
 template <typename T> using dptr = device T*;        // device memory
@@ -16,9 +17,9 @@ template <typename T> using tptr = threadgroup T*;   // threadgroup memory
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define HOST 0
 
-// A fixed map from lane to address: lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN.
-template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N>
-inline int spread(int lane) { return lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN; }
+// A fixed map from lane to address: l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN, l = lane % PERIOD.
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N, int PERIOD = 32>
+inline int spread(int lane) { return lane % PERIOD / N * STRIDE + (lane % PERIOD % N % MOD * NUM + OFF) / DEN; }
 inline bool first(int lane, int n) { return lane < n; }                   // the first n lanes
 
 // Loads: lanes outside m touch no memory and get zero. Stores convert to the element's type.
@@ -43,6 +44,8 @@ inline float4 ld4(const threadgroup float* p, int i, bool m) {
     return m ? *(const threadgroup float4*)(p + i) : float4(0.0f);
 }
 inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? uint(p[i]) | uint(p[i + 1]) << 16 : 0u; }
+template <int SKIP> inline uint2 ld_two(const device uint* p, int i) { return uint2(p[i], p[i + SKIP]); }
+template <int SKIP> inline uint2 ld_two(const device ushort* p, int i) { return uint2(ld_pair(p, i), ld_pair(p, i + 2 * SKIP)); }
 inline uint ld_word(const device uchar* p, int i, bool m = true) {        // four bytes at any address
     return m ? uint(p[i]) | uint(p[i + 1]) << 8 | uint(p[i + 2]) << 16 | uint(p[i + 3]) << 24 : 0u;
 }
@@ -65,6 +68,12 @@ inline float bfloat_lo(uint w) { return as_type<float>(w << 16); }
 inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
 #define TABLE16(name, ...) constant float name[16] = {__VA_ARGS__}       // 16 constants for pick16
 inline float pick16(const constant float* t, uint i) { return t[i & 15u]; }
+#define BYTES16(name, ...) constant uchar name[16] = {__VA_ARGS__}       // the same in bytes, for pick_bytes
+inline uint pick_bytes(const constant uchar* t, uint w) {                 // t[i] for each byte i, below 16, of w
+    return uint(t[w & 15u]) | uint(t[w >> 8 & 15u]) << 8 | uint(t[w >> 16 & 15u]) << 16 | uint(t[w >> 24 & 15u]) << 24;
+}
+inline uint byte_of(uint low, uint high, int i) { return (i < 4 ? low : high) >> uint(i % 4 * 8) & 255u; }   // i: 0 .. 7
+inline uint bits_to_bytes(uint w, uint at) { return ((w >> at & 15u) * 0x00204081u & 0x01010101u) << 4; }
 inline uint ballot(bool b) { return uint((simd_vote::vote_t)simd_ballot(b)); }     // bit l: lane l of b
 inline int dot4(int sum, uint a, uint b) {                // sum + the four products of bytes: a's unsigned, b's signed
     for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);

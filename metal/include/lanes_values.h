@@ -54,6 +54,7 @@ LI vbool operator&&(vbool a, vbool b) { EACH a.p[k_] &= b.p[k_]; return a; }
 LI vbool operator||(vbool a, vbool b) { EACH a.p[k_] |= b.p[k_]; return a; }
 LI vbool operator!(vbool a) { EACH a.p[k_] = ~a.p[k_]; return a; }
 
+struct vuint2 { vuint x, y; };
 struct vuint4 { vuint x, y, z, w; };
 struct vfloat4 {
     vfloat x, y, z, w;
@@ -93,18 +94,18 @@ LI vint operator+(vint a, vlane b) { return a + vint(b); }
     LI vbool operator op(vspan a, int b) { return vint(a) op vint(b); }
 LANES_LCMP(>) LANES_LCMP(<=) LANES_LCMP(>=) LANES_LCMP(==) LANES_LCMP(!=)
 
-// lane / N * STRIDE + (lane % N % MOD * NUM + OFF) / DEN + base: fixed at compile time, so a load is a few contiguous
+// l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN + base, l = lane % PERIOD: fixed at compile time, so a load is a few contiguous
 // loads and a permutation.
-template <int N, int STRIDE, int NUM, int DEN, int OFF, int MOD> struct vspread {
+template <int N, int STRIDE, int NUM, int DEN, int OFF, int MOD, int PERIOD> struct vspread {
     int base;
-    static constexpr LI int off(int l) { return l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN; }
+    static constexpr LI int off(int l) { return l % PERIOD / N * STRIDE + (l % PERIOD % N % MOD * NUM + OFF) / DEN; }
     LI int at(int l) const { return base + off(l); }
     LI operator vint() const { vint r; EACH EACH_LANE r.p[k_][l_] = off(k_ * W + l_); return r + vint(base); }
 };
-template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N>
-LI vspread<N, STRIDE, NUM, DEN, OFF, MOD> spread(vlane) { return {0}; }
-#define LANES_SPREAD template <int N, int S, int A, int B, int O, int D
-#define LANES_SPREAD_OF vspread<N, S, A, B, O, D>
+template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N, int PERIOD = 32>
+LI vspread<N, STRIDE, NUM, DEN, OFF, MOD, PERIOD> spread(vlane) { return {0}; }
+#define LANES_SPREAD template <int N, int S, int A, int B, int O, int D, int P_
+#define LANES_SPREAD_OF vspread<N, S, A, B, O, D, P_>
 LANES_SPREAD> LI LANES_SPREAD_OF operator+(LANES_SPREAD_OF s, int b) { return {s.base + b}; }
 LANES_SPREAD> LI LANES_SPREAD_OF operator+(int b, LANES_SPREAD_OF s) { return {s.base + b}; }
 LI int lane_of(vint i, int l) { return i.get(l); }

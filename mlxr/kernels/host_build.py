@@ -69,6 +69,11 @@ def cpu_flags():
     return frozenset(next(found, ()))
 
 
+def has_byte_products():
+    """Whether this CPU multiplies bytes four at a time (dot4 of the dialect), many at once."""
+    return "avx512_vnni" in cpu_flags()
+
+
 def kernel_flags(checked=False):
     """Compiler flags of a kernel for this CPU."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")

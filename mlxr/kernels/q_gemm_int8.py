@@ -35,14 +35,9 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
     )
 
 
-@functools.lru_cache(None)
-def _has_products():
-    return "avx512_vnni" in host_build.cpu_flags()
-
-
 def takes(kind, rows):
     """Whether this is the fast way for so many rows of x, here."""
-    return kind.codes and ROWS[0] <= rows <= ROWS[1] and library.backend() == "host" and _has_products()
+    return kind.codes and ROWS[0] <= rows <= ROWS[1] and library.backend() == "host" and host_build.has_byte_products()
 
 
 def launch(k, m, n):

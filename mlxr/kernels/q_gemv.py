@@ -6,7 +6,7 @@ import math
 import mlx.core as mx
 
 from ..errors import KernelError
-from . import host_call, library, low_rank
+from . import host_build, host_call, library, low_rank
 from .library import Kernel
 from .stored import stored
 from .twins import dequantize
@@ -14,6 +14,7 @@ from .twins import dequantize
 MOST_ROWS = 8
 STEP = 256  # weights of a step
 CHUNKS = 4  # threadgroups a thread, on the host
+WORTH = 24  # steps that a threadgroup does for each one whose activations it prepares
 
 
 @functools.lru_cache(None)
@@ -31,6 +32,7 @@ def kernel(
     on=None,
     checked=False,
     stream=None,
+    products=None,
     rows=None,
     sgs=None,
     shared=0,
@@ -38,10 +40,12 @@ def kernel(
 ):
     """The specialisation of a Stored type for `batch` rows.
 
-    low: (type of L, rank) of a low_rank.Correction. stream: see metal/q_gemv.metal; shared: floats of threadgroup memory, where Metal streams.
+    low: (type of L, rank) of a low_rank.Correction. stream, products (BYTES): see metal/q_gemv.metal; shared: floats of
+    threadgroup memory, where Metal streams.
     """
     kind, on = stored(kind), on or library.backend()
     stream = on == "host" and kind.in_order if stream is None else stream
+    products = stream and kind.bytes and on == "host" and host_build.has_byte_products() if products is None else products
     rows = rows or (32 if stream else 4)
     sgs = sgs or (1 if on == "host" else 2)
     y_type = y_type or x_type
@@ -52,6 +56,7 @@ def kernel(
         "ROWS": rows,
         "SGS": sgs,
         "STREAM": int(stream),
+        "BYTES": int(products),
         "SWIGLU": int(swiglu),
         "BIAS": int(bias),
         "RESIDUAL": int(residual),
@@ -85,7 +90,8 @@ def launch(k, n, width):
     stream, sgs, own = k.defines["STREAM"], k.sgs, k.defines["ROWS"]
     period = width // math.gcd(width, STEP)
     if k.backend == "host":  # some chunks a thread: they share the prepared activations, and even out
-        own = max(8, -(-n // (host_call.threads() * CHUNKS)))
+        groups = min(host_call.threads() * CHUNKS, n * width // (STEP * period * WORTH) if stream else n)
+        own = max(8, -(-n // max(1, groups)))
     shared = k.defines["B"] * (period * (STEP + 288) + sgs) if stream else 0
     return -(-n // (own * sgs)), (n, width, own, period), shared
 

@@ -19,7 +19,8 @@ class Stored:
     One object a type: compared by identity, which is what makes looking up a kernel cheap.
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
-    codes: the header gives codes as bytes, for q_gemm_int8 (CODES of the header).
+    bytes: the header gives codes as bytes, for integer products in q_gemv (BYTES there).
+    codes: q_gemm_int8 takes them: types that many files have, whose scales hold for 32 weights.
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
 
@@ -31,6 +32,7 @@ class Stored:
     in_order: bool = True
     grid: bool = False
     codes: bool = False
+    bytes: bool = False
 
     @property
     def parameters(self):
@@ -51,6 +53,7 @@ def _grid(name):
 
 def _super(name, element="uint", **more):
     """A type with blocks of 256 weights."""
+    more.setdefault("bytes", True)
     return Stored(name, f"quants/{name.lower()}.h", (("w", element),), block=256, **more)
 
 
@@ -64,17 +67,17 @@ TYPES = {
         _plain("F32", "float"),
         _plain("F16", "half"),
         _plain("BF16", "bfloat16_t"),
-        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True),
-        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=True),
-        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=True),
-        Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),)),
-        Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),)),
+        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True, bytes=True),
+        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=True, bytes=True),
+        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=True, bytes=True),
+        Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),), bytes=True),
+        Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),), bytes=True),
         *(_super(name) for name in ("Q2_K", "Q5_K", "Q8_K", "IQ4_XS")),
         _super("Q4_K", codes=True),
         *(_super(name, "ushort") for name in ("Q3_K", "Q6_K", "TQ1_0", "TQ2_0")),
-        Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),)),
-        Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),)),
-        *(_super(name, "ushort", grid=True) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
+        Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),), bytes=True),
+        Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),), bytes=True),
+        *(_super(name, "ushort", grid=True, bytes=False) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
     )
 }
 
@@ -91,6 +94,7 @@ def affine(bits, group_size, scales=mx.float16):
         (("w", "uint"), ("scales", element), ("offsets", element)),
         (("BITS", bits), ("GROUP", group_size), ("STYPE", element)),
         group_size,
+        bytes=True,
     )
 
 

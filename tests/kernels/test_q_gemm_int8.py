@@ -8,7 +8,7 @@ from kernels.matrices import FORMS, KINDS, activations, matrix, name, needs_comp
 from kernels.test_q_gemv import EPS, fused, oracle
 
 from mlxr.errors import KernelError
-from mlxr.kernels import int8_split, library, q_gemm_int8, q_matmul
+from mlxr.kernels import host_build, int8_split, library, q_gemm_int8, q_matmul
 from mlxr.kernels.stored import stored
 
 CODED = [k for k in KINDS if stored(k).codes]
@@ -80,7 +80,7 @@ def test_types_without_codes_are_refused():
 @pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("rows", [1, 2, 8, 32, 33])
 def test_it_is_taken_where_the_cpu_has_products(rows, products, monkeypatch):
-    monkeypatch.setattr(q_gemm_int8, "_has_products", lambda: products)
+    monkeypatch.setattr(host_build, "has_byte_products", lambda: products)
     w, decoded = matrix("Q4_1", 96, 320)
     before = library.used["q_gemm_int8", "host"]
     y = q_matmul.apply(mx.array(activations(rows, 320)), w, "Q4_1")

@@ -153,6 +153,41 @@ def test_other_cpus(kind, form):
         assert relative(y, oracle(x, decoded, norm=norm)) < 1e-5
 
 
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_1", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Q8_0", "Q6_K", "MXFP4"))])
+def test_cpus_without_products_of_bytes(kind):
+    k = q_gemv.kernel(kind, 1, on="host", products=False)
+    for n, width in shapes_of(kind):
+        w, decoded = matrix(kind, n, width)
+        groups, ints, shared = q_gemv.launch(k, n, width)
+        (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
+        assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
+
+
+@needs_compiler
+def test_codes_and_activations_at_their_largest():
+    """No sum of products leaves 32 bits: codes of all ones, activations of one size and sign."""
+    for kind, size, code in (("Q4_1", 20, 0xFF), ("Q8_0", 34, 0x7F), ("Q8_0", 34, 0x80)):
+        blocks = np.full((3, 8, size), code, np.uint8)
+        blocks[..., :2] = np.array([0.5], np.float16).view(np.uint8)
+        if kind == "Q4_1":
+            blocks[..., 2:4] = 0
+        value = 0.5 * (15 if kind == "Q4_1" else 127 if code == 0x7F else -128)
+        for x in (1.0, -1.0, 1e30, 1e-30):
+            y = q_gemv.apply(mx.full((1, 256), x), arrays(mx.array(blocks.reshape(3, -1)), kind), kind)
+            assert np.allclose(np.array(y), 256 * value * x, rtol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
+def test_numbers_that_are_not_finite_stay_so(kind):
+    w, _ = matrix(kind, 40, 256)
+    for number in (np.inf, -np.inf, np.nan):
+        x = activations(1, 256)
+        x[0, 77] = number
+        assert not np.isfinite(np.array(q_gemv.apply(mx.array(x), w, kind))).any()
+
+
 def test_wrong_calls_say_so():
     w, _ = matrix("Q4_1", 8, 64)
     with pytest.raises(KernelError, match="1 to 8 rows, got 9: use q_gemm"):
@@ -262,8 +297,11 @@ def reads(kind):
 
 @needs_simulator
 @pytest.mark.slow
-def test_gate_of_the_stream():
-    run, want = gate("Q4_1", 24, 96, 2, ("norm",), stream=True, rows=8, sgs=2)
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "Q6_K", "IQ4_NL"])
+@pytest.mark.parametrize("products", [False, True])
+def test_gate_of_the_stream(kind, products):
+    width = 256 if kind == "Q6_K" else 96
+    run, want = gate(kind, 24, width, 1 if products else 2, ("norm",), stream=True, products=products, rows=8, sgs=2)
     run.check([want], 1e-5, threadgroup_bytes=32768)
 
 

@@ -6,6 +6,8 @@
 #define IN_ORDER 1
 #define SCALES 1
 #define OFFSET 1
+#define ZERO 0
+#define CODES BITS
 struct weights { dptr<const uint> w; dptr<const STYPE> scales; dptr<const STYPE> offsets; };
 
 inline weights at(weights w, long row, int k, int K) {
@@ -13,10 +15,11 @@ inline weights at(weights w, long row, int k, int K) {
     return weights{w.w + (row * (K / 32 * BITS) + k / 32 * BITS), w.scales + group, w.offsets + group};
 }
 
-// Code i of the 8 lies in word HALF(i) of `words` at bit AT(i), and is used there: x is divided by UNIT(i).
+// Code i of the 8 lies in word HALF(i) of `words` at bit AT(i), and is used there: x is divided by UNIT(i). Of 4 bits, codes 0 to 3
+// are those of even weights: they are bytes with one mask.
 #if BITS == 4
 #define HALF(i) 0
-#define AT(i) (4 * (i))
+#define AT(i) ((i) % 4 * 8 + (i) / 4 * 4)
 #elif BITS == 8
 #define HALF(i) ((i) / 4)
 #define AT(i) ((i) % 4 * 8)
@@ -40,59 +43,109 @@ template <int NUM, int OFF> inline vuint three_bytes(dptr<const uint> w, vlane l
           high = ld(w, spread<32, 0, NUM, 4, OFF + 2>(lane), first(lane, n));
     return (low >> shift) | ((high << 1) << (31u - shift));
 }
-inline chunk load(weights w, vlane lane, int n) {
-    vuint word[2];
-    int m = n / 8;
+struct two_words { vuint of[2]; };
+
+inline two_words words(weights w, vlane lane, int m) {                    // of the first m lanes
+    two_words t;
 #if BITS == 4
-    word[0] = ld(w.w, lane + 0, first(lane, m));
+    t.of[0] = ld(w.w, lane + 0, first(lane, m));
 #elif BITS == 8
-    word[0] = ld(w.w, spread<32, 0, 2>(lane), first(lane, m));
-    word[1] = ld(w.w, spread<32, 0, 2>(lane) + 1, first(lane, m));
+    t.of[0] = ld(w.w, spread<32, 0, 2>(lane), first(lane, m));
+    t.of[1] = ld(w.w, spread<32, 0, 2>(lane) + 1, first(lane, m));
 #elif BITS == 2
-    word[0] = ld(dptr<const ushort>(w.w), lane + 0, first(lane, m));
+    t.of[0] = ld(dptr<const ushort>(w.w), lane + 0, first(lane, m));
 #elif BITS == 3
-    word[0] = three_bytes<3, 0>(w.w, lane, m);
+    t.of[0] = three_bytes<3, 0>(w.w, lane, m);
 #elif BITS == 5
-    word[0] = three_bytes<5, 0>(w.w, lane, m);
-    word[1] = three_bytes<5, 2>(w.w, lane, m);
+    t.of[0] = three_bytes<5, 0>(w.w, lane, m);
+    t.of[1] = three_bytes<5, 2>(w.w, lane, m);
 #else
-    word[0] = three_bytes<6, 0>(w.w, lane, m);
-    word[1] = three_bytes<6, 3>(w.w, lane, m);
+    t.of[0] = three_bytes<6, 0>(w.w, lane, m);
+    t.of[1] = three_bytes<6, 3>(w.w, lane, m);
 #endif
+    return t;
+}
+inline vfloat load_scale(weights w, vlane lane, int m) { return vfloat(ld(w.scales, spread<GROUP / 8, 1, 0>(lane), first(lane, m))); }
+inline vfloat load_offset(weights w, vlane lane, int m) { return vfloat(ld(w.offsets, spread<GROUP / 8, 1, 0>(lane), first(lane, m))); }
+inline chunk load(weights w, vlane lane, int n) {
+    two_words t = words(w, lane, n / 8);
     chunk q;
     UNROLL for (int i = 0; i < 8; ++i)
-        q.c[i] = TOP(i) ? number(word[HALF(i)] >> (32 - BITS)) : number(word[HALF(i)] & (((1u << BITS) - 1u) << AT(i)));
-    q.scale = vfloat(ld(w.scales, spread<GROUP / 8, 1, 0>(lane), first(lane, m)));
-    q.offset = vfloat(ld(w.offsets, spread<GROUP / 8, 1, 0>(lane), first(lane, m)));
+        q.c[i] = TOP(i) ? number(t.of[HALF(i)] >> (32 - BITS)) : number(t.of[HALF(i)] & (((1u << BITS) - 1u) << AT(i)));
+    q.scale = load_scale(w, lane, n / 8);
+    q.offset = load_offset(w, lane, n / 8);
     return q;
 }
+// The lowest four codes of a word, a byte each; what lies above them does not matter.
+inline vuint in_bytes(vuint w) {
+#if BITS < 8
+    w = (w | w << (16 - 2 * BITS)) & (((1u << (2 * BITS)) - 1u) * 0x00010001u);
+    w = (w | w << (8 - BITS)) & (((1u << BITS) - 1u) * 0x01010101u);
+#endif
+    return w;
+}
+inline eight_bytes load_bytes(weights w, vlane lane, int n) {
+    two_words t = words(w, lane, n / 8);
+    eight_bytes e;
+#if BITS == 4
+    e.a = t.of[0] & 0x0f0f0f0fu;
+    e.b = t.of[0] >> 4 & 0x0f0f0f0fu;
+#else
+    e.a = in_bytes(t.of[0]);
+    e.b = in_bytes(t.of[HALF(4)] >> (AT(4)));
+#endif
+    e.scale = load_scale(w, lane, n / 8);
+    e.offset = load_offset(w, lane, n / 8);
+    return e;
+}
 template <typename P> inline vfloats take(P x, vlane lane, int n) {
-    return eight(ld4(x, lane * 8, first(lane, n / 8)), ld4(x, lane * 8 + 4, first(lane, n / 8)));
+    vfloat4 a = ld4(x, lane * 8, first(lane, n / 8)), b = ld4(x, lane * 8 + 4, first(lane, n / 8));
+#if BITS == 4
+    vfloats t = eight(a, b), r;
+    UNROLL for (int i = 0; i < 8; ++i) r.v[i] = t.v[i % 4 * 2 + i / 4];
+    return r;
+#else
+    return eight(a, b);
+#endif
 }
 inline void ahead(weights w) {
     prefetch(w.w, 8 * BITS);
     prefetch(w.scales, STEP / GROUP);
     prefetch(w.offsets, STEP / GROUP);
 }
-inline block decode(weights w, vint row, int k, int K) {
-    vint i = row * (K / 32 * BITS) + k / 32 * BITS, group = row * (K / GROUP) + k / GROUP;
-    vfloat scale = vfloat(ld(w.scales, group)), offset = vfloat(ld(w.offsets, group));
-    vuint word[BITS];                                                     // 32 codes
+struct all_words { vuint of[BITS]; };
+
+inline all_words words(weights w, vint row, int k, int K) {               // 32 codes
+    vint i = row * (K / 32 * BITS) + k / 32 * BITS;
+    all_words t;
     UNROLL for (int j = 0; j + 4 <= BITS; j += 4) {
         vuint4 four = ld_words(w.w, i + j);
-        word[j] = four.x; word[j + 1] = four.y; word[j + 2] = four.z; word[j + 3] = four.w;
+        t.of[j] = four.x; t.of[j + 1] = four.y; t.of[j + 2] = four.z; t.of[j + 3] = four.w;
     }
-    UNROLL for (int j = BITS / 4 * 4; j < BITS; ++j) word[j] = ld(w.w, i + j);
+    UNROLL for (int j = BITS / 4 * 4; j < BITS; ++j) t.of[j] = ld(w.w, i + j);
+    return t;
+}
+inline vuint from_bit(thread const all_words& t, int bit, int n) {        // n bits, and others above
+    vuint code = t.of[bit / 32] >> (bit % 32);
+    return bit % 32 + n > 32 ? code | t.of[bit / 32 + 1] << (32 - bit % 32) : code;
+}
+inline block decode(weights w, vint row, int k, int K) {
+    vint group = row * (K / GROUP) + k / GROUP;
+    vfloat scale = vfloat(ld(w.scales, group)), offset = vfloat(ld(w.offsets, group));
+    all_words t = words(w, row, k, K);
     block b;
     UNROLL for (int e = 0; e < 32; ++e) {
-        int j = e * BITS / 32, bit = e * BITS % 32;
-        if (bit + BITS < 32) {                                            // in place, as in load
-            b.v[e] = number(word[j] & (((1u << BITS) - 1u) << bit)) * (scale * (1.0f / float(1u << bit))) + offset;
-        } else {
-            vuint code = word[j] >> bit;
-            if (bit + BITS > 32) code = code | (word[j + 1] << (32 - bit));
-            b.v[e] = number(code & ((1u << BITS) - 1u)) * scale + offset;
-        }
+        int bit = e * BITS % 32;
+        if (bit + BITS < 32)                                              // in place, as in load
+            b.v[e] = number(t.of[e * BITS / 32] & (((1u << BITS) - 1u) << bit)) * (scale * (1.0f / float(1u << bit))) + offset;
+        else b.v[e] = number(from_bit(t, e * BITS, BITS) & ((1u << BITS) - 1u)) * scale + offset;
     }
     return b;
+}
+inline codes32 codes(weights w, vint row, int k, int K) {
+    vint group = row * (K / GROUP) + k / GROUP;
+    all_words t = words(w, row, k, K);
+    codes32 c;
+    UNROLL for (int j = 0; j < 8; ++j) c.c[j] = in_bytes(from_bit(t, j * 4 * BITS, 4 * BITS));
+    return scaled(c, vfloat(ld(w.scales, group)), vfloat(ld(w.offsets, group)));
 }

@@ -1,3 +1,5 @@
 // The 16 values of IQ4_NL and IQ4_XS.
-TABLE16(VALUES, -127.0f, -104.0f, -83.0f, -65.0f, -49.0f, -35.0f, -22.0f, -10.0f, 1.0f, 13.0f, 25.0f, 38.0f, 53.0f, 69.0f, 89.0f, 113.0f);
+#define EACH_VALUE(V) V(-127), V(-104), V(-83), V(-65), V(-49), V(-35), V(-22), V(-10), V(1), V(13), V(25), V(38), V(53), V(69), V(89), V(113)
+#define ZERO 128
+#define CODES 8
 #include "quants/values.h"

@@ -7,14 +7,19 @@
 //   void ahead(w)             a hint that the next 256 weights are read soon
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
-//   CODES, codes(w, row, k, K)   or not: weights k .. k + 31 of a row per lane as unsigned bytes of CODES bits, for q_gemm_int8
 //   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
+// and, where codes fit into unsigned bytes, for integer products:
+//   eight_bytes load_bytes(w, lane, n)   the same as `load`, in bytes
+//   ZERO                      weight = (byte - ZERO) * scale; or 0, and weight = byte * scale + offset
+//   CODES, codes(w, row, k, K)   bits of a byte, and the bytes of weights k .. k + 31 of a row per lane
+// Families of types share a text that makes the one of the other: bytes.h, signed_bytes.h, nibbles.h, values.h, grids.h.
 #define STEP 256
 
 struct vfloats { vfloat v[8]; };
 struct chunk { vfloat c[8]; vfloat scale, offset; };
 struct block { vfloat v[32]; };
-struct codes32 { vuint c[8]; vfloat scale, offset; };     // byte i of c[j]: weight 4 j + i
+struct eight_bytes { vuint a, b; vfloat scale, offset; };     // byte i of a, of b: code i, i + 4
+struct codes32 { vuint c[8]; vfloat scale[2], offset[2]; };   // byte i of c[j]: weight 4 j + i; scales of 16 weights each
 
 inline vfloats eight(vfloat4 a, vfloat4 b) {
     vfloats t;
@@ -23,3 +28,13 @@ inline vfloats eight(vfloat4 a, vfloat4 b) {
     return t;
 }
 inline vfloat number(vuint code) { return vfloat(vint(code)); }          // codes are below 2^31: signed converts faster
+inline codes32 scaled(codes32 c, vfloat scale, vfloat offset) {          // all 32 weights alike
+    c.scale[0] = scale; c.scale[1] = scale;
+    c.offset[0] = offset; c.offset[1] = offset;
+    return c;
+}
+inline void put4(thread codes32& c, int j, vuint4 w) { c.c[j] = w.x; c.c[j + 1] = w.y; c.c[j + 2] = w.z; c.c[j + 3] = w.w; }
+inline vuint4 masked(vuint4 w, int shift, uint mask) {
+    w.x = w.x >> shift & mask; w.y = w.y >> shift & mask; w.z = w.z >> shift & mask; w.w = w.w >> shift & mask;
+    return w;
+}

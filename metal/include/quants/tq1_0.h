@@ -5,12 +5,13 @@
 #include "quants/eights.h"
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
+#define CODES 2
 #define OFFSET 1
+#define ZERO 1
 struct weights { dptr<const ushort> w; };
-#include "quants/bytes.h"
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 27) + k / 256 * 27)}; }
-
+inline void ahead(weights w) { prefetch(w.w, 27); }
 inline vuint power(vint n) {                                              // 3^n, n up to 4
     vuint p = select(vuint(1u), vuint(3u), n == 1);
     p = select(p, vuint(9u), n == 2);
@@ -21,26 +22,28 @@ inline vuint digits(vuint w, vuint p) {                                   // of 
     vuint even = ((w & 0x00ff00ffu) * p & 0x00ff00ffu) * 3u, odd = ((w >> 8 & 0x00ff00ffu) * p & 0x00ff00ffu) * 3u;
     return (even >> 8 & 0x00030003u) | (odd & 0x03000300u);
 }
-inline chunk load(weights w, vlane lane, int) {
+inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint l = vint(lane), second = l - 20;                                 // lanes 0-19: 32 bytes; 20-29: 16; 30, 31: 4
     vint i = select(select(l % 4 * 4, second % 2 * 4 + 16, l >= 20), vint(24), l >= 30);
     vint n = select(select(l / 4, second / 2, l >= 20), (l - 30) * 2, l >= 30);
     vuint a = ld_pair(w.w, i), b = ld_pair(w.w, select(i + 2, vint(24), l >= 30));
-    chunk q = in_bytes(digits(a, power(n)), digits(b, power(select(n, n + 1, l >= 30))));
     half d = dptr<const half>(w.w)[26];
-    q.scale = float(d);
-    q.offset = -float(d);
-    return q;
+    eight_bytes e;
+    e.a = digits(a, power(n));
+    e.b = digits(b, power(select(n, n + 1, l >= 30)));
+    e.scale = float(d);
+    e.offset = -float(d);
+    return e;
 }
-inline void ahead(weights w) { prefetch(w.w, 27); }
-inline block decode(weights w, vint row, int k, int K) {
+inline codes32 codes(weights w, vint row, int k, int K) {
     int j = k % 256 / 32;
     vint i = row * (K / 256 * 27) + k / 256 * 27;
     vfloat d = vfloat(ld(dptr<const half>(w.w), i + 26));
-    block b;
+    codes32 c;
     UNROLL for (int t = 0; t < 8; ++t) {
         int of = j < 5 ? 2 * t : j == 7 && t >= 4 ? 24 : 16 + t % 4 * 2, n = j < 5 ? j : j == 7 && t >= 4 ? t - 4 : j * 2 - 10 + t / 4;
-        scaled_word(b, 4 * t, digits(ld_pair(w.w, i + of), power(vint(n))), d, -d);
+        c.c[t] = digits(ld_pair(w.w, i + of), power(vint(n)));
     }
-    return b;
+    return scaled(c, d, -d);
 }
+#include "quants/bytes.h"

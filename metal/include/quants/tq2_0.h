@@ -4,34 +4,30 @@
 #include "quants/eights.h"
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
+#define CODES 2
 #define OFFSET 1
+#define ZERO 1
 struct weights { dptr<const ushort> w; };
-#include "quants/bytes.h"
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 33) + k / 256 * 33)}; }
-
-inline chunk load(weights w, vlane lane, int) {
-    vuint s2 = vuint(vint(lane) / 4 % 4 * 2);
-    vuint a = ld_pair(w.w, spread<16, 16, 4, 1, 0, 4>(lane), first(lane, 32));
-    vuint b = ld_pair(w.w, spread<16, 16, 4, 1, 0, 4>(lane) + 2, first(lane, 32));
-    chunk q = in_bytes(a >> s2 & 0x03030303u, b >> s2 & 0x03030303u);
-    half d = dptr<const half>(w.w)[32];
-    q.scale = float(d);
-    q.offset = -float(d);
-    return q;
-}
 inline void ahead(weights w) { prefetch(w.w, 33); }
-inline block decode(weights w, vint row, int k, int K) {
-    int s2 = k % 128 / 32 * 2;
+inline eight_bytes load_bytes(weights w, vlane lane, int) {
+    vuint s2 = vuint(vint(lane) / 4 % 4 * 2);
+    half d = dptr<const half>(w.w)[32];
+    eight_bytes e;
+    vuint2 q = ld_two<1>(w.w, spread<16, 16, 4, 1, 0, 4>(lane));
+    e.a = q.x >> s2 & 0x03030303u;
+    e.b = q.y >> s2 & 0x03030303u;
+    e.scale = float(d);
+    e.offset = -float(d);
+    return e;
+}
+inline codes32 codes(weights w, vint row, int k, int K) {
     vint i = row * (K / 256 * 33) + k / 256 * 33;
     vfloat d = vfloat(ld(dptr<const half>(w.w), i + 32));
-    block b;
-    UNROLL for (int h = 0; h < 2; ++h) {
-        vuint4 q = ld_words(w.w, i + (k % 256 / 128 * 16 + h * 8));
-        scaled_word(b, 16 * h, q.x >> s2 & 0x03030303u, d, -d);
-        scaled_word(b, 16 * h + 4, q.y >> s2 & 0x03030303u, d, -d);
-        scaled_word(b, 16 * h + 8, q.z >> s2 & 0x03030303u, d, -d);
-        scaled_word(b, 16 * h + 12, q.w >> s2 & 0x03030303u, d, -d);
-    }
-    return b;
+    codes32 c;
+    UNROLL for (int h = 0; h < 2; ++h)
+        put4(c, 4 * h, masked(ld_words(w.w, i + (k % 256 / 128 * 16 + h * 8)), k % 128 / 32 * 2, 0x03030303u));
+    return scaled(c, d, -d);
 }
+#include "quants/bytes.h"

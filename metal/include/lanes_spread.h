@@ -1,0 +1,173 @@
+// The lanes dialect on a CPU: loads by a spread, an index that is a fixed map of the lane: contiguous loads and permutations.
+#pragma once
+#include "lanes_memory.h"
+
+namespace lanes {
+template <class I> struct is_spread {
+    static constexpr bool v = false;
+};
+LANES_SPREAD> struct is_spread<LANES_SPREAD_OF> {
+    static constexpr bool v = true;
+};
+
+// A part of a spread: the window that holds its units, as one or two contiguous loads, and a permutation.
+template <class S, int K> struct window {
+    static constexpr int edge(int sign, int lanes) {    // of the offsets of the first lanes: the largest, or with -1 the least
+        int most = sign * S::off(K * W);
+        for (int l = 1; l < lanes; ++l)
+            if (sign * S::off(K * W + l) > most) most = sign * S::off(K * W + l);
+        return sign * most;
+    }
+    static constexpr int lo = edge(-1, W), hi = edge(1, W), range = hi - lo + 1;
+    template <int UNITS, int EXTRA> static constexpr int index(int off) {
+        return range + EXTRA <= UNITS || off - lo < UNITS ? off - lo : UNITS + off - (hi + EXTRA - UNITS + 1);
+    }
+    static LI int count(int n) {                        // units that the first n lanes reach to
+        int m = n - K * W;
+        return n == 32 || m >= W ? range : m <= 0 ? 0 : edge(1, m) - lo + 1;
+    }
+    static constexpr bool quads() {                     // lanes in runs of four consecutive 32-bit words
+        for (int l = 0; l < W; ++l) if (S::off(K * W + l) != S::off(K * W + l / 4 * 4) + l % 4) return false;
+        return true;
+    }
+    template <int... L> static LI upart pick32(upart a, upart b, std::integer_sequence<int, L...>) {
+        return LANES_SHUFFLE(ipart, a, b, index<W, 0>(S::off(K * W + L))...);
+    }
+    static LI upart words(const uint* p, int n) {
+        int c = count(n);
+        p += lo;
+        if constexpr (range <= W) {
+            upart a = part_load(p, c);
+            return pick32(a, a, std::make_integer_sequence<int, W>());
+        } else if constexpr (range <= 2 * W)
+            return pick32(part_load(p, c), part_load(p + (range - W), c - (range - W)),
+                          std::make_integer_sequence<int, W>());
+        else {
+            upart r{};
+            EACH_LANE if (K * W + l_ < n) r[l_] = p[S::off(K * W + l_) - lo];
+            return r;
+        }
+    }
+    template <int PAIR, int... U> static LI hpart pick16(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return LANES_SHUFFLE(mask, a, b, index<2 * W, PAIR>(S::off(K * W + U / 2) + (PAIR ? U % 2 : 0))...);
+    }
+    // Units of 16 bits: each lane's own (PAIR 0; it comes twice) or its own and the next (PAIR 1).
+    template <int PAIR> static LI upart shorts(const ushort* p, int n) {
+        constexpr int all = range + PAIR;
+        int c = count(n);
+        if (PAIR && c) c += 1;
+        p += lo;
+        if constexpr (all <= 2 * W) {
+            hpart a = part_load(p, c);
+            return (upart)pick16<PAIR>(a, a, std::make_integer_sequence<int, 2 * W>());
+        } else if constexpr (all <= 4 * W)
+            return (upart)pick16<PAIR>(part_load(p, c), part_load(p + (all - 2 * W), c - (all - 2 * W)),
+                                       std::make_integer_sequence<int, 2 * W>());
+        else {
+            upart r{};
+            EACH_LANE if (K * W + l_ < n) {
+                const ushort* q = p + (S::off(K * W + l_) - lo);
+                r[l_] = PAIR ? read<uint>(q) : *q * 0x10001u;
+            }
+            return r;
+        }
+    }
+    // Each lane's word and the one SKIP further, of one load or two; of ushort, pairs of units.
+    template <int SKIP, int MORE, int... L> static LI upart word_of(upart a, upart b, std::integer_sequence<int, L...>) {
+        return LANES_SHUFFLE(ipart, a, b, index<W, MORE>(S::off(K * W + L) + SKIP)...);
+    }
+    template <int SKIP> static LI void two(const uint* p, upart& x, upart& y) {
+        constexpr int all = range + SKIP;
+        constexpr std::make_integer_sequence<int, W> lanes{};
+        if constexpr (all <= 2 * W) {
+            upart a = part_load(p + lo, all < W ? all : W), b = a;
+            if constexpr (all > W) b = part_load(p + lo + (all - W), W);
+            x = word_of<0, SKIP>(a, b, lanes);
+            y = word_of<SKIP, SKIP>(a, b, lanes);
+        } else { x = words(p, 32); y = words(p + SKIP, 32); }
+    }
+    template <int SKIP, int MORE, int... U> static LI upart pair_of(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return (upart)LANES_SHUFFLE(mask, a, b, index<2 * W, MORE>(S::off(K * W + U / 2) + U % 2 + SKIP)...);
+    }
+    template <int SKIP> static LI void two(const ushort* p, upart& x, upart& y) {
+        constexpr int all = range + 2 * SKIP + 1;
+        constexpr std::make_integer_sequence<int, 2 * W> units{};
+        if constexpr (all <= 4 * W) {
+            hpart a = part_load(p + lo, all < 2 * W ? all : 2 * W), b = a;
+            if constexpr (all > 2 * W) b = part_load(p + lo + (all - 2 * W), 2 * W);
+            x = pair_of<0, 2 * SKIP + 1>(a, b, units);
+            y = pair_of<2 * SKIP, 2 * SKIP + 1>(a, b, units);
+        } else { x = shorts<1>(p, 32); y = shorts<1>(p + 2 * SKIP, 32); }
+    }
+    template <int... U> static LI upart halves_of(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return (upart)LANES_SHUFFLE(mask, a, b, index<2 * W, 0>(S::off(K * W + U % W))...);
+    }
+    static LI fpart halves(const ushort* p, int n) {    // each lane's own unit, as fp16
+        int c = count(n);
+        constexpr std::make_integer_sequence<int, 2 * W> units{};
+        if constexpr (range <= 2 * W) {
+            hpart a = part_load(p + lo, c);
+            return half_units(halves_of(a, a, units));
+        } else if constexpr (range <= 4 * W)
+            return half_units(halves_of(part_load(p + lo, c), part_load(p + lo + (range - 2 * W), c - (range - 2 * W)), units));
+        else return half_part(shorts<0>(p, n));
+    }
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+    template <int... U> static LI upart pick8(bpart a, std::integer_sequence<int, U...>) {
+        return (upart)LANES_SHUFFLE(bpart, a, a, char(S::off(K * W + U / 4) - lo)...);
+    }
+    static LI upart bytes(const uchar* p, int n) {      // each lane's own byte, four times
+        unsigned long long m = ~0ull >> (64 - range);
+        if (n < 32) { int c = count(n); m = c ? ~0ull >> (64 - c) : 0; }
+        return pick8((bpart)_mm512_maskz_loadu_epi8(m, p + lo), std::make_integer_sequence<int, 64>());
+    }
+#endif
+};
+template <class V> LI V only(V v, int n) {                // zero but in the first n lanes: lanes may share a unit
+    if (__builtin_constant_p(n) && n == 32) return v;
+    EACH v.p[k_] = (decltype(v.p[k_] + v.p[k_]))((upart)v.p[k_] & (upart)(iota().p[k_] < n));
+    return v;
+}
+template <class S, int PAIR, int... K>
+LI vuint spread_shorts(const ushort* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::template shorts<PAIR>(p, n)), ...); return only(v, n);
+}
+template <class S, int... K> LI vuint spread_words(const uint* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::words(p, n)), ...); return only(v, n);
+}
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+template <class S, int... K> LI vuint spread_bytes(const uchar* p, int n, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = window<S, K>::bytes(p, n)), ...); return only(v, n);
+}
+#endif
+template <class S, int... K> LI vfloat spread_halves(const ushort* p, int n, std::integer_sequence<int, K...>) {
+    vfloat v; ((v.p[K] = window<S, K>::halves(p, n)), ...); return only(v, n);
+}
+template <class S, int SKIP, class T, int... K> LI vuint2 spread_two(const T* p, std::integer_sequence<int, K...>) {
+    vuint2 v; (window<S, K>::template two<SKIP>(p, v.x.p[K], v.y.p[K]), ...); return v;
+}
+typedef std::make_integer_sequence<int, NP> parts;
+template <class T, int N, int S, int A, int B, int O, int D, int P_>
+LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
+    typedef LANES_SPREAD_OF I;
+    p += i.base;
+    if constexpr (sizeof(T) == 4) { vuint u = spread_words<I>((const uint*)p, n, parts()); memcpy(&v, &u, sizeof u); }
+    else if constexpr (same<T, half>::v) v = spread_halves<I>((const ushort*)p, n, parts());
+    else if constexpr (sizeof(T) == 2) {
+        vuint u = spread_shorts<I, 0>((const ushort*)p, n, parts());
+        EACH from_units<T>(v, k_, u.p[k_]);
+    } else {
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+        if constexpr (window<I, 0>::range <= 64 && window<I, 1>::range <= 64) {
+            vuint u = spread_bytes<I>((const uchar*)p, n, parts());
+            EACH if constexpr (same<T, uchar>::v) v.p[k_] = u.p[k_] & 255u;
+            else v.p[k_] = (ipart)u.p[k_] >> 24;
+        } else
+#endif
+            load_each(v, p, I{0}, n);
+    }
+}
+}  // namespace lanes

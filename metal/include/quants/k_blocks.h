@@ -1,0 +1,66 @@
+// Q4_K and Q5_K: 256 weights in blocks of UNITS words: fp16 d and dmin, 12 bytes of scales and minima, for Q5_K (FIFTHS 1) 32
+// bytes of fifth bits: bit j of byte i is that of weight 32 j + i; then 128 bytes of nibbles: 32 bytes have 32 weights in
+// their low halves, then 32 in the high ones. weight = code * d * scale - dmin * minimum.
+// Scales and minima have 6 bits, for 8 times 32 weights: bytes of words 1 and 2 have the first four of each below and upper
+// bits of the others on top; word 3 has their low halves.
+#include "quants/stored.h"
+#define WEIGHT_PARAMS dptr<const uint> w
+#define WEIGHTS weights{w}
+#define UNITS (36 + 8 * FIFTHS)
+#define NIBBLES (4 + 8 * FIFTHS)
+#define CODES (4 + FIFTHS)
+#define IN_ORDER 1
+#define SCALES 1
+#define OFFSET 1
+#define ZERO 0
+#define FIRST_FOUR(w) ((w) & 0x3f3f3f3fu)
+#define OTHERS(low, top) (((low) & 0x0f0f0f0fu) | ((top) >> 2 & 0x30303030u))
+struct weights { dptr<const uint> w; };
+
+inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * UNITS) + k / 256 * UNITS)}; }
+inline void ahead(weights w) { prefetch(w.w, UNITS); }
+// The lower lanes have the lower halves of all bytes: every second 32 weights. Eight consecutive ones are a lane's.
+inline vint number_of(vlane lane) { return vint(lane) % 16 / 4 * 2 + vint(lane) / 16; }        // which 32 weights a lane's are of
+template <typename P> inline vfloats take(P x, vlane lane, int) {
+    vint i = number_of(lane) * 32 + vint(lane) % 4 * 8;
+    return eight(ld4(x, i, first(lane, 32)), ld4(x, i + 4, first(lane, 32)));
+}
+inline eight_bytes load_bytes(weights w, vlane lane, int) {
+    vint j = number_of(lane);
+    vuint shift = vuint(vint(lane) / 16 * 4);
+    eight_bytes e;
+    vuint2 q = ld_two<1>(w.w, spread<4, 8, 2, 1, 0, 4, 16>(lane) + NIBBLES);
+    e.a = q.x >> shift & 0x0f0f0f0fu;
+    e.b = q.y >> shift & 0x0f0f0f0fu;
+#if FIFTHS
+    vuint2 top = ld_two<1>(w.w, spread<4, 0, 2>(lane) + 4);
+    vuint turn = vuint(4 - j) & 31u;                      // bit j of each byte to bit 4
+    e.a = e.a | (rotate(top.x, turn) & 0x10101010u);
+    e.b = e.b | (rotate(top.y, turn) & 0x10101010u);
+#endif
+    uint dm = w.w[0], a = w.w[1], b = w.w[2], c = w.w[3];
+    e.scale = number(byte_of(FIRST_FOUR(a), OTHERS(c, a), j)) * half_lo(dm);
+    e.offset = number(byte_of(FIRST_FOUR(b), OTHERS(c >> 4, b), j)) * -half_hi(dm);
+    return e;
+}
+inline codes32 codes(weights w, vint row, int k, int K) {
+    int j = k % 256 / 32, of = j % 4 * 8;
+    vint i = row * (K / 256 * UNITS) + k / 256 * UNITS;
+    codes32 c;
+    put4(c, 0, masked(ld_words(w.w, i + (NIBBLES + j / 2 * 8)), j % 2 * 4, 0x0f0f0f0fu));
+    put4(c, 4, masked(ld_words(w.w, i + (NIBBLES + 4 + j / 2 * 8)), j % 2 * 4, 0x0f0f0f0fu));
+#if FIFTHS
+    codes32 top;
+    put4(top, 0, masked(ld_words(w.w, i + 4), j, 0x01010101u));
+    put4(top, 4, masked(ld_words(w.w, i + 8), j, 0x01010101u));
+    UNROLL for (int t = 0; t < 8; ++t) c.c[t] = c.c[t] | top.c[t] << 4;
+#endif
+    vuint4 front = ld_words(w.w, i);
+    vuint scales = FIRST_FOUR(front.y), minima = FIRST_FOUR(front.z);
+    if (j >= 4) {
+        scales = OTHERS(front.w, front.y);
+        minima = OTHERS(front.w >> 4, front.z);
+    }
+    return scaled(c, number(scales >> of & 255u) * half_lo(front.x), number(minima >> of & 255u) * -half_hi(front.x));
+}
+#include "quants/bytes.h"
