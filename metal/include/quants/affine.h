@@ -78,9 +78,10 @@ inline chunk load(weights w, vlane lane, int n) {
 }
 // The lowest four codes of a word, a byte each; what lies above them does not matter.
 inline vuint in_bytes(vuint w) {
-#if BITS < 8
-    w = (w | w << (16 - 2 * BITS)) & (((1u << (2 * BITS)) - 1u) * 0x00010001u);
-    w = (w | w << (8 - BITS)) & (((1u << BITS) - 1u) * 0x01010101u);
+#if BITS < 8                                              // two in each half first
+    const uint two = (1u << (2 * BITS)) - 1u, one = ((1u << BITS) - 1u) * 0x00010001u;
+    w = (w & two) | (w << (16 - 2 * BITS) & two << 16);
+    w = (w & one) | (w << (8 - BITS) & one << 8);
 #endif
     return w;
 }
