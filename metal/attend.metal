@@ -1,7 +1,8 @@
 // Paged decode attention: up to NT new tokens of a sequence, GR query heads of one KV head, over a part of its pages.
 // Built with the headers of a page format, then QTYPE, KVTYPE, G (query heads a KV head), GR (of them here), NT, SGS;
-// SCALE; SINKS, SPLIT (0 or 1); VJ (numbers of a group of V that are summed at once), V_PERIOD (lcm of 32 and V_UNITS),
-// MEMORY (floats of threadgroup memory of a SIMD-group). A token attends to earlier pages as stored, and to its own
+// SCALE; SINKS, SPLIT (0 or 1); VJ (numbers of a group of V that are summed at once; where V is deep, columns), V_PERIOD (lcm
+// of 32 and V_UNITS, or the columns' lanes), MEMORY (floats of threadgroup memory of a SIMD-group); K_INT8, V_INT8 (0 or 1:
+// products of codes are those of integers). A token attends to earlier pages as stored, and to its own
 // page's plain tokens exactly.
 //   SPLIT 0   one unit owns all pages and writes out[row][head]
 //   SPLIT 1   unit u owns `per` pages and writes part[u] and lse[u] (log2-sum-exp) of its row, for merge
@@ -26,11 +27,18 @@
 #ifndef V_UNIT
 #define V_UNIT(j) 1.0f
 #endif
+#ifndef V_PLACES
+#define V_PLACES 1.0f
+#endif
 #define QUERY (ROWS * DK)                                 // floats of q, as it is
 #define WIDE (32 * BLOCKS)                                // probabilities of a row
 #define CODES (K_PAGE ? QUERY : 0)                        // and in units of a page's codes
 
 #include "softmax.h"
+#include "attend_values.h"
+#if K_INT8 || V_INT8
+#include "attend_int8.h"
+#endif
 #ifdef HELD
 #include "held_page.h"
 #endif
@@ -63,7 +71,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
         UNROLL for (int r = 0; r < ROWS; ++r) bias[r] += mean * vfloat(ld(qs, lane + (r * DK + d), first(lane, DK - d)));
     }
 #endif
-    tptr<float> codes = qs + CODES;
+    tptr<float> codes = qs + CODES, digits = ps + ROWS * WIDE;
 #if K_HIGH
     for (int w = 0; w < K_HIGH / 2; ++w) {
         prefetch(next + (AT_HIGH + w * PAGE), PAGE);
@@ -95,6 +103,12 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
             }
         }
     }
+#elif K_INT8
+#if K_PAGE
+    split_rows(codes, digits, lane);
+    SG_BARRIER;
+#endif
+    int8_scores(x, rec, next, digits, lane);
 #else
     for (int g = 0; g < K_GROUPS; ++g) {
         vuint k[BLOCKS][K_LOADS];
@@ -145,7 +159,11 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
             if (edge) mask(x, b, lane, page * PAGE + 32 * b, p - at.window + 1, end, r);
         }
     }
+#ifdef V_TOKEN
+    soften(a, x, ps, lane, BLOCKS, false);
+#else
     soften(a, x, ps, lane, BLOCKS);
+#endif
 #ifdef V_FIRST
     if (page == 0) UNROLL for (int r = 0; r < ROWS; ++r) {
         token more;                                       // the first token's groups of LINES lines hold it
@@ -154,58 +172,37 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
         UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = more.v[i][j];
     }
 #endif
+#if V_INT8
+    vint most = 0;                                        // of the scales
+#endif
 #ifdef V_TOKEN
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
         V_TOKEN factors = v_factors(rec, lane, 32 * b);
         vfloat scale = v_scale(factors);
+#if V_INT8
+        most = max(most, vint(as_uint(scale) & 0x7fffffffu));
+#endif
         UNROLL for (int r = 0; r < ROWS; ++r) {
 #ifdef V_OFFSET
             a.offset[r] += x.s[r][b] * v_offset(factors);
 #endif
             x.s[r][b] = x.s[r][b] * scale;
-            ps[lane + (r * WIDE + 32 * b)] = x.s[r][b] * P_UNIT;
+#if !V_INT8
+            ps[lane + (r * WIDE + 32 * b)] = x.s[r][b] * V_PLACES;
+#endif
         }
     }
 #endif
-    SG_BARRIER;
-    UNROLL for (int i = 0; i < LINES; ++i)
-        UNROLL for (int j0 = 0; j0 < V_PER; j0 += VJ) {   // so many of a group's numbers that the sums stay in registers
-            vfloat sums[ROWS][VJ];
-            UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] = a.acc[r][i][j0 + j];
-#if TOKENS == 1
-            for (int t = 0; t < PAGE; ++t) {
-                vuint v[V_LOADS];
-                int at = AT_V + (t * V_UNITS + 32 * i) * V_LOADS;
-                UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
-                prefetch(next + at, 32 * V_LOADS);
-                vfloat code[VJ];
-                UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
-                UNROLL for (int r = 0; r < ROWS; ++r) {
-                    float p = ps[r * WIDE + t];
-                    UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] += code[j] * p;
-                }
-            }
-#else
-            vint own = (vint(lane) + 32 * i) / V_UNITS;   // the token of these, whose group this lane has
-            for (int b = 0; b < BLOCKS; ++b) {
-                vfloat weights[ROWS];
-                UNROLL for (int r = 0; r < ROWS; ++r) weights[r] = ps[lane + (r * WIDE + 32 * b)];
-                for (int t = 0; t < BLOCK; t += TOKENS) {
-                    vuint v[V_LOADS];
-                    int at = AT_V + ((32 * b + t) * V_UNITS + 32 * i) * V_LOADS;
-                    UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
-                    prefetch(next + at, 32 * V_LOADS);
-                    vfloat code[VJ];
-                    UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
-                    UNROLL for (int r = 0; r < ROWS; ++r) {
-                        vfloat p = simd_shuffle(weights[r], own + vint(t));
-                        UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] += code[j] * p;
-                    }
-                }
-            }
+#if V_INT8
+    float unit = weights_unit(most);
+    split_weights(x, unit, ps, lane);
 #endif
-            UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int j = 0; j < VJ; ++j) a.acc[r][i][j0 + j] = sums[r][j];
-        }
+    SG_BARRIER;
+#if V_INT8
+    int8_values(a, rec, next, ps, unit, lane);
+#else
+    sum_values(a, rec, next, ps, lane);
+#endif
     SG_BARRIER;
 }
 
@@ -241,7 +238,7 @@ inline void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYP
 }
 
 // From plain tokens to stored pages: q and the sums over V as these have them.
-inline void enter_pages(thread state& a, tptr<float> qs, vlane lane) {
+inline void enter_pages(thread state& a, tptr<float> qs, tptr<float> digits, vlane lane) {
 #if K_STAGES
     UNROLL for (int r = 0; r < ROWS; ++r) rotate_key(qs + r * DK, lane);
 #endif
@@ -252,6 +249,10 @@ inline void enter_pages(thread state& a, tptr<float> qs, vlane lane) {
     }
 #endif
     SG_BARRIER;
+#if K_INT8 && !K_PAGE
+    split_rows(qs, digits, lane);
+    SG_BARRIER;
+#endif
 #if V_STAGES
     UNROLL for (int r = 0; r < ROWS; ++r) {
         token x;
@@ -354,7 +355,7 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
                     plain_tokens(a, k + row * DK, v + row * DV, qs, ps, lane, at, p, min(32, at.p1 + 1 - p), kv_heads);
                 }
             }
-            enter_pages(a, qs, lane);
+            enter_pages(a, qs, ps + ROWS * WIDE, lane);
             dptr<const int> pages = table + tg.z * wide;
             dptr<const uint> rec = records;
             if (from < to) rec = records + record_at(pages[from], kv_heads, at.h);
@@ -374,7 +375,7 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
                 rec = next;
             }
             UNROLL for (int r = 0; r < ROWS; ++r) {
-                float sum = simd_sum(a.l[r]), f = sum > 0.0f ? 1.0f / sum : 0.0f;
+                float sum = simd_sum(a.l[r]), f = sum == 0.0f ? 0.0f : 1.0f / sum;
 #ifdef V_OFFSET
                 float more = simd_sum(a.offset[r]);
 #else

@@ -107,19 +107,51 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         }
     }
 }
+// A token's V to its row.
+inline void put_token(thread const token& y, tptr<float> row, vlane lane) {
+    UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+        UNROLL for (int j = 0; j < V_PER; ++j) {
+#if MIX
+            st(row, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), y.v[i][j], first(lane, V_UNITS - 32 * i));
+#else
+            st(row, lane + (j * V_UNITS + 32 * i), y.v[i][j], first(lane, V_UNITS - 32 * i));
+#endif
+        }
+    if (DVP > DV) st(row, lane + DV, vfloat(0.0f), first(lane, DVP - DV));
+}
 // Tokens from .. to of V, to kv.
 inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from, int to) {
-    for (int t = from + sg; t < to; t += SGS) {
-        tptr<float> row = kv + (t - from) * DVP;
-        token y;
-        if (x.page >= 0) {
-            int own = x.base % PAGE + t;
+#if V_DEEP > 1
+    bool coded = x.page >= 0;
 #ifdef HELD
-            if (x.slot > 0) {
-                UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-                    UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = held_v(x.held, lane, own, i, j);
-            } else {
+    coded = coded && x.slot == 0;
 #endif
+    if (coded) {
+        for (int t = from / V_DEEP * V_DEEP + sg * V_DEEP; t < to; t += SGS * V_DEEP) {      // tokens that share words
+            token y[V_DEEP];
+            UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
+                vuint w[V_LOADS];
+                int at = AT_V + (x.base % PAGE + t) / V_DEEP * (V_LOADS * DV) + 32 * i;
+                UNROLL for (int n = 0; n < V_LOADS; ++n) w[n] = ld(x.rec, lane + (at + n * DV), first(lane, DV - 32 * i));
+                UNROLL for (int j = 0; j < V_DEEP; ++j) y[j].v[i][0] = V_VALUE(x.rec, V_CODE(w, j), x.base % PAGE + t + j, j);
+            }
+            UNROLL for (int j = 0; j < V_DEEP; ++j)
+                if (t + j >= from && t + j < to) put_token(y[j], kv + (t + j - from) * DVP, lane);
+        }
+        return;
+    }
+#endif
+    for (int t = from + sg; t < to; t += SGS) {
+        token y;
+        int own = x.base % PAGE + t;
+#ifdef HELD
+        if (x.slot > 0) {
+            UNROLL for (int i = 0; i < V_COLUMNS; ++i)
+                UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = held_v(x.held, lane, own, i, j);
+        } else
+#endif
+#if V_DEEP == 1
+        if (x.page >= 0) {
             UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
                 vuint w[V_LOADS];
 #if V_LOADS == 1
@@ -134,10 +166,9 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
 #ifdef V_FIRST
             if (own == 0 && x.page == 0) v_first(y, head_of(x.tables, x.h), lane, 1, 1.0f);
 #endif
-#ifdef HELD
-            }
+        } else
 #endif
-        } else {
+        {
             UNROLL for (int i = 0; i < V_COLUMNS; ++i)
                 UNROLL for (int j = 0; j < V_PER; ++j) {
                     int at = t * x.stride * DV + 32 * i * V_PER + j;
@@ -148,15 +179,7 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
             hadamard<V_STAGES>(y, lane);
 #endif
         }
-        UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-            UNROLL for (int j = 0; j < V_PER; ++j) {
-#if MIX
-                st(row, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), y.v[i][j], first(lane, V_UNITS - 32 * i));
-#else
-                st(row, lane + (j * V_UNITS + 32 * i), y.v[i][j], first(lane, V_UNITS - 32 * i));
-#endif
-            }
-        if (DVP > DV) st(row, lane + DV, vfloat(0.0f), first(lane, DVP - DV));
+        put_token(y, kv + (t - from) * DVP, lane);
     }
 }
 // The scores in p[M][32] become probabilities; the outputs so far are scaled for a new maximum. Lane r of top and sum

@@ -30,17 +30,29 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
             encode_k(rec, lane, d, x);
         }
 #endif
+#if V_DEEP > 1
+        for (int g = sg; g < PAGE / V_DEEP; g += SGS) {   // tokens whose codes share words
+            vuint w[V_COLUMNS][3];
+            UNROLL for (int c = 0; c < V_COLUMNS; ++c) UNROLL for (int i = 0; i < 3; ++i) w[c][i] = 0u;
+#if V_LOADS > 1                                           // a number's words are known only where it is
+            UNROLL
+#endif
+            for (int j = 0; j < V_DEEP; ++j) {
+                token x = values_of(values, lane, g * V_DEEP + j);
+                code_v(rec, lane, g * V_DEEP + j, x);
+                UNROLL for (int c = 0; c < V_COLUMNS; ++c) put_v(w[c], vuint(vint(x.v[c][0])), j);
+            }
+            UNROLL for (int c = 0; c < V_COLUMNS; ++c)
+                UNROLL for (int i = 0; i < V_LOADS; ++i)
+                    st(rec, lane + (AT_V + (g * V_LOADS + i) * DV + 32 * c), w[c][i], first(lane, DV - 32 * c));
+        }
+#else
 #ifdef V_LLOYD
         uint gains = 0u;                                  // of tokens whose word is not complete
 #endif
         for (int i = sg; i < PAGE; i += SGS) {
             int t = TOKEN_OF(i);
-            dptr<const KVTYPE> from = take_token(values, t);
-            token x;
-            UNROLL for (int c = 0; c < V_COLUMNS; ++c)
-                UNROLL for (int j = 0; j < V_PER; ++j)
-                    x.v[c][j] = vfloat(ld(from, spread<32, 0, V_PER>(lane) + (32 * c * V_PER + j),
-                                          first(lane, V_UNITS - 32 * c)));
+            token x = values_of(values, lane, t);
 #ifdef V_FIRST
             if (t == 0 && keys.number == 0) v_first(x, head_of(tables, tg.y), lane, 0, -1.0f);
 #endif
@@ -50,6 +62,7 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
             encode_v(rec, lane, t, x);
 #endif
         }
+#endif
         if (sg == 0) for (int i = AT_END; i < RECORD; i += 32) st(rec, lane + i, vuint(0u), first(lane, RECORD - i));
     }
 }

@@ -21,6 +21,13 @@ inline void held_page(thread state& a, dptr<const HTYPE> kept, tptr<float> qs, t
     }
     soften(a, x, ps, lane, BLOCKS);
     SG_BARRIER;
+#if V_DEEP > 1
+    for (int t = 0; t < PAGE; ++t)
+        UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
+            vfloat v = held_v(kept, lane, t, i, 0);
+            UNROLL for (int r = 0; r < ROWS; ++r) a.acc[r][i][0] += v * ps[r * WIDE + t];
+        }
+#else
     UNROLL for (int i = 0; i < LINES; ++i) {
         vint own = (vint(lane) + 32 * i) / V_UNITS;       // of TOKENS tokens, the one whose group this lane has
         for (int t = 0; t < PAGE; t += TOKENS) {
@@ -33,5 +40,6 @@ inline void held_page(thread state& a, dptr<const HTYPE> kept, tptr<float> qs, t
             }
         }
     }
+#endif
     SG_BARRIER;
 }

@@ -14,22 +14,34 @@ LI float exp2(float x) { return __builtin_exp2f(x); } LI float log2(float x) { r
 LI float sqrt(float x) { return __builtin_sqrtf(x); } LI float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 LI vfloat sqrt(vfloat a) { EACH EACH_LANE a.p[k_][l_] = __builtin_sqrtf(a.p[k_][l_]); return a; }
 LI vfloat abs(vfloat a) { EACH a.p[k_] = (fpart)((upart)a.p[k_] & 0x7fffffffu); return a; }
-LI vfloat rint(vfloat a) {                                               // to nearest even, |a| < 2^22
+LI vfloat rint(vfloat a) {                                               // to nearest even; |a| < 2^22, or any on AVX-512
+#if LANES_AVX512
+    EACH a.p[k_] = (fpart)_mm512_roundscale_ps((__m512)a.p[k_], 0);
+#else
     EACH { fpart t = a.p[k_] + 12582912.0f; asm("" : "+m"(t)); a.p[k_] = t - 12582912.0f; }
+#endif
     return a;
 }
 LI vfloat exp2(vfloat x) { // 2^r by a polynomial, |r| <= 1/2; 0 below 2^-126
     vfloat y;
     EACH {
+#if LANES_AVX512
+        fpart a = x.p[k_], c = (fpart)_mm512_max_ps(_mm512_set1_ps(-200.0f), (__m512)a);   // NaN stays NaN
+#else
         fpart a = x.p[k_], c = a > 128.0f ? 128.0f - fpart{} : a;
         c = c < -127.0f ? -127.0f - fpart{} : c;
+#endif
         fpart n = c + 12582912.0f; n = n - 12582912.0f;
         fpart r = c - n, s = 1.5403530e-4f - fpart{};
         s = s * r + 1.3333558e-3f; s = s * r + 9.6181291e-3f; s = s * r + 5.5504109e-2f;
         s = s * r + 2.4022651e-1f; s = s * r + 6.9314718e-1f; s = s * r + 1.0f;
+#if LANES_AVX512
+        y.p[k_] = (fpart)_mm512_scalef_ps((__m512)s, (__m512)n);
+#else
         ipart e = (__builtin_convertvector(n, ipart) + 127) << 23;
         s = s * (fpart)e;
         y.p[k_] = a < -126.0f ? fpart{} : s;
+#endif
     }
     return y;
 }
@@ -54,6 +66,16 @@ LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four prod
     return sum;
 }
 LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
+
+LI vint dot4_signed(vint sum, vuint a, uint b) {          // the same: a's signed, b's unsigned
+#if LANES_AVX512 && defined(__AVX512VNNI__)
+    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], _mm512_set1_epi32((int)b), (__m512i)a.p[k_]);
+#else
+    EACH UNROLL for (int i = 0; i < 4; ++i)
+        sum.p[k_] += ((ipart)(a.p[k_] << (24 - 8 * i)) >> 24) * (int)(b >> (8 * i) & 255u);
+#endif
+    return sum;
+}
 
 #define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
 LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
@@ -103,7 +125,17 @@ LI float simd_max(vfloat a) {
 }
 LI float simd_min(vfloat a) { return -simd_max(-a); }
 LI int simd_sum(vint a) { int s = 0; for (int l = 0; l < 32; ++l) s += a.get(l); return s; }
-LI int simd_max(vint a) { int s = a.get(0); for (int l = 1; l < 32; ++l) s = max(s, a.get(l)); return s; }
+LI int simd_max(vint a) {
+    ipart s = a.p[0];
+    UNROLL for (int k = 1; k < NP; ++k) s = s > a.p[k] ? s : a.p[k];
+#if LANES_AVX512
+    return _mm512_reduce_max_epi32((__m512i)s);
+#else
+    int m = s[0];
+    for (int l = 1; l < W; ++l) m = max(m, s[l]);
+    return m;
+#endif
+}
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
 LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
 LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }

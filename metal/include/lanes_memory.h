@@ -160,6 +160,14 @@ template <class T> LI void store_n(T* p, vspan i, vec<T> v, int n) {
             memcpy(t + k_ * W, &h, sizeof h);
         }
         if (n == 32) memcpy(p, t, 64); else memcpy(p, t, size_t(n > 0 ? n : 0) * 2);
+    } else if constexpr (sizeof(T) == 1) {
+        T t[32];
+        T* to = n == 32 ? p : t;
+        EACH {
+            auto b = __builtin_convertvector(v.p[k_], typename lanes_of<T>::t);
+            memcpy(to + k_ * W, &b, sizeof b);
+        }
+        if (n > 0 && n < 32) memcpy(p, t, size_t(n));
     } else
         for (int l = 0; l < n; ++l) p[l] = T(v.get(l));
 }

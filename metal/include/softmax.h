@@ -14,8 +14,8 @@ struct place { int h, head, p0, p1, window; };
 inline void mask(thread scores& x, int b, vlane lane, int base, int from, int to, int r) {
     x.s[r][b] = select(vfloat(-INFINITY), x.s[r][b], vint(lane) >= max(0, from - base) && vint(lane) < to - base);
 }
-// Scores to probabilities, in ps[r][WIDE], and into the sums. `used`: blocks of x.
-inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane, int used) {
+// Scores to probabilities, in ps[r][WIDE] where they are to be kept there, and into the sums. `used`: blocks of x.
+inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane, int used, bool kept = true) {
     UNROLL for (int r = 0; r < ROWS; ++r) {
         vfloat high = x.s[r][0];
         UNROLL for (int b = 1; b < BLOCKS; ++b) if (b < used) high = max(high, x.s[r][b]);
@@ -33,7 +33,7 @@ inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane
         UNROLL for (int b = 0; b < BLOCKS; ++b) if (b < used) {
             x.s[r][b] = exp2(x.s[r][b] - a.m[r]);
             a.l[r] += x.s[r][b];
-            ps[lane + (r * WIDE + 32 * b)] = x.s[r][b] * P_UNIT;
+            if (kept) ps[lane + (r * WIDE + 32 * b)] = x.s[r][b] * P_UNIT;
         }
     }
 }

@@ -9,6 +9,7 @@ from . import host_call, library, prefill
 from .fallback import twin
 from .library import Kernel
 from .merge import merge
+from .q_gemm_int8 import has_products
 from .paged import PagedShape, paged_shape, unsupported
 from .seal import gather_plain
 
@@ -52,25 +53,31 @@ def _padded(sinks):
 
 
 @functools.lru_cache(None)
-def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs=None, flags=()):
-    """The specialisation for a shape: `tokens` new tokens of a sequence in one SIMD-group."""
+def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs=None, int8=None, flags=()):
+    """The specialisation for a shape: `tokens` new tokens of a sequence in one SIMD-group. int8: by products of integers
+    where the format has them; where it is not given, on CPUs that multiply four bytes at once."""
     on = on or library.backend()
     group, fmt = shape.group, shape.format
-    per = fmt.v.per
-    period = math.lcm(32, shape.dv // per)
+    per = fmt.v.of_token
+    columns = -(-shape.dv // 32)
+    period = 32 * columns if fmt.v.deep else math.lcm(32, shape.dv // per)
+    int8 = on == "host" and has_products() if int8 is None else int8
+    of_k, of_v = int8 and fmt.k.bytes, int8 and fmt.v.bytes
 
     def floats(heads):   # of threadgroup memory of a SIMD-group
         rows = tokens * heads
-        return max(rows * shape.dk * (2 if fmt.k.own_query else 1) + rows * max(32, shape.page) + fmt.k.read_floats(shape.dk, on), period * per)
+        query = rows * shape.dk * (2 if fmt.k.own_query else 1) + (rows * (3 * shape.dk // 4 + 4) if of_k else 0)
+        return max(query + rows * max(32, shape.page) + fmt.k.read_floats(shape.dk, on), period * per)
 
     heads, room = group, SHARED_BYTES + 4 * fmt.k.read_floats(shape.dk, on)
     while heads > 1 and (on == "host" and heads > MOST_ROWS or on == "metal" and 4 * floats(heads) > room):
         heads = max(h for h in range(1, heads) if group % h == 0)
     if sgs is None:
         sgs = 1 if on == "host" or not split else max(1, min(4, SHARED_BYTES // (4 * floats(heads))))
-    at_once = per if on == "metal" else max(j for j in (1, 2, 4) if j <= per and (j == 1 or tokens * heads * j <= 12))
+    most = columns if fmt.v.deep else per
+    at_once = most if on == "metal" else max(j for j in (1, 2, 4) if j <= most and (j == 1 or tokens * heads * j <= 12))
     defines = shape.defines | {"G": group, "GR": heads, "NT": tokens, "SGS": sgs, "SPLIT": int(split), "VJ": at_once,
-                               "V_PERIOD": period, "MEMORY": floats(heads)}
+                               "V_PERIOD": period, "MEMORY": floats(heads), "K_INT8": int(of_k), "V_INT8": int(of_v)}
     outputs = [("part", "float"), ("lse", "float")] if split else [("out", shape.q_type)]
     return Kernel("attend", headers=shape.headers, inputs=shape.inputs, outputs=outputs,
                   ints=["kv_heads", "wide", "window", "per", "units"], defines=defines,

@@ -66,12 +66,12 @@ def unsupported(shape):
     fmt = shape.format
     if shape.q_type not in FLOATS or shape.kv_type not in FLOATS:
         return "q, k and v must be float32, float16 or bfloat16"
-    if shape.dk % 8 or shape.dv % fmt.v.per:
+    if shape.dk % 8 or shape.dv % fmt.v.of_token:
         return f"heads of {shape.dk} and {shape.dv} elements do not fill whole words"
     if not (fmt.k.on_kernels and fmt.v.on_kernels):
         return f"page format {fmt.name} has no code for kernels"
-    units = shape.dv // fmt.v.per
-    if units & -units < 32 // min(32, shape.page):
+    units = shape.dv // fmt.v.of_token
+    if not fmt.v.deep and units & -units < 32 // min(32, shape.page):
         return f"{shape.page} tokens of {units} groups each do not fill lines"
     if shape.dk > 576 or shape.dv > 512:
         return f"heads of {shape.dk} and {shape.dv} elements are too long"

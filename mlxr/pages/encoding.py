@@ -25,14 +25,18 @@ def rotate(x):
 class Encoding:
     """How K, or V, of one page and KV head lies in its part of a record. Fields of a subclass are its options.
 
-    A lane reads a *group*: `loads` words that hold `per` numbers. K is channel-major: words [d / per][loads][page]. V is
-    token-major: its groups, [page][d / per], lie in lines of 32, each line's first words before its second ones. Scales
-    and the like follow. rotated: codes are of the rotated numbers (see `rotate`); kernels rotate q and the output.
+    A lane reads a *group*: `loads` words that hold `per` numbers. K's groups are channels of a token: words
+    [d / per][loads][page]. V's are the same of the transposed page where it is deep: tokens of a channel, words
+    [page / per][loads][d]; else channels of a token, [page][d / per], in lines of 32, each line's first words before its
+    second ones. Scales and the like follow. rotated: codes are of the rotated numbers (see `rotate`); kernels rotate q and
+    the output.
     """
 
     kind: ClassVar[str] = ""            # "K" or "V"
     per: ClassVar[int] = 1
     loads: ClassVar[int] = 1
+    deep: ClassVar[bool] = False        # V: a group is of one channel
+    bytes: ClassVar[bool] = False       # its header has groups as bytes of small integers, for products of four at once
     rotated: ClassVar[bool] = False
     header: ClassVar[str | None] = None # of metal/include: how kernels read and write it
     shared: ClassVar[tuple] = ()        # headers that several formats share: they come after every format's own
@@ -64,14 +68,22 @@ class Encoding:
     def defines(self, d):
         """Macros for the kernels, for heads of d elements."""
         k = self.kind
-        return {f"{k}_{self.name.upper()}": 1, f"{k}_PER": self.per, f"{k}_LOADS": self.loads,
-                f"{k}_STAGES": stages(d) if self.rotated else 0}
+        deep = {"V_DEEP": self.per if self.deep else 1} if k == "V" else {}
+        return {f"{k}_{self.name.upper()}": 1, f"{k}_PER": self.of_token, f"{k}_LOADS": self.loads,
+                f"{k}_STAGES": stages(d) if self.rotated else 0, **deep}
+
+    @property
+    def of_token(self):
+        """Numbers of one token in a group."""
+        return 1 if self.deep else self.per
 
     def unfit(self, page, d):
         """Why pages of that many tokens, or heads of d elements, cannot be stored; None where they can."""
-        if d % self.per:
-            return f"heads of {d} elements, which are no multiple of {self.per}"
-        if self.kind == "V" and self.loads > 1 and page * d // self.per % 32:
+        if d % self.of_token:
+            return f"heads of {d} elements, which are no multiple of {self.of_token}"
+        if self.deep and page % self.per:
+            return f"{page} tokens, which are no multiple of {self.per}: use a larger --page-size"
+        if self.kind == "V" and not self.deep and self.loads > 1 and page * d // self.per % 32:
             return f"{page} tokens of {d} elements, which do not fill lines: use a larger --page-size"
         return None
 

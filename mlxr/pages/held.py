@@ -51,7 +51,7 @@ class HeldLayer:
 
     def _lines(self):
         """(groups of V in a line, numbers of a group)."""
-        per = self.format.v.per
+        per = self.format.v.of_token
         return math.gcd(32, self.page_size * self.spec.dv // per), per
 
 

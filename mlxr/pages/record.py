@@ -19,6 +19,22 @@ def unpack(words, bits):
     return codes.reshape(*words.shape[:-1], -1)
 
 
+def deal(codes, bits):
+    """As pack, but the codes of a word are dealt to its bytes in turn: number j lies in byte j % 4, the first four in the
+    lowest bits. One shift and one mask then leave four consecutive numbers in four bytes, which CPUs multiply at once."""
+    return (codes.reshape(*codes.shape[:-1], -1, 32 // bits) << _places(bits)).sum(axis=-1).astype(mx.uint32)
+
+
+def dealt(words, bits):
+    """codes uint32 [..., n] of words [..., n * bits / 32]: the inverse of deal."""
+    codes = (words[..., None] >> _places(bits)) & ((1 << bits) - 1)
+    return codes.reshape(*words.shape[:-1], -1)
+
+
+def _places(bits):
+    return mx.array([j % 4 * 8 + j // 4 * bits for j in range(32 // bits)], mx.uint32)
+
+
 def half_words(x):
     """uint32 [..., n / 2] of numbers [..., n] as fp16, the first in the low half."""
     return mx.contiguous(x.astype(mx.float16)).view(mx.uint32)

@@ -20,6 +20,7 @@ needs_compiler = pytest.mark.skipif(host_build.compiler() is None, reason="no C+
 # One step a line of output: 32 floats.
 OPS = """
 TABLE16(SIXTEEN, 3.0f, -1.0f, 4.0f, 1.0f, -5.0f, 9.0f, 2.0f, -6.0f, 5.0f, 3.5f, 5.5f, 8.0f, 9.5f, -7.0f, 9.25f, 0.5f);
+BYTES16(FOURS, 3, 255, 4, 128, 5, 9, 200, 6, 15, 35, 55, 80, 127, 7, 0, 99);
 KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<float> y, dptr<half> h,
            dptr<bfloat16_t> e, int n, GRID) {
     SIMDGROUPS {
@@ -62,6 +63,12 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = ld_word(dptr<const uchar>(w), spread<4, 17, 4>(lane) + 1, first(lane, 24)); ROW(half_lo(c)) ROW(half_hi(c))
         d = ld_words(dptr<const uchar>(w), vint(lane) * 9 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.w))
         ROW(vfloat(dot4(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
+        ROW(vfloat(dot4_signed(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
+        c = pick16_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
+        ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(x * 1000.0f - abs(x) * 1000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
+        tptr<char> bytes = tptr<char>(shared); st(bytes, lane + 4, vint(x * 5000.0f)); SG_BARRIER;
+        st(bytes, lane + 4, vint(lane) * 9, first(lane, n)); SG_BARRIER;
+        s = ld(tptr<const char>(shared), lane + 4); ROW(vfloat(s)) SG_BARRIER;
         if (simd_any(x > 100.0f)) ROW(x) else ROW(z)
         if (simd_all(abs(x) < 100.0f)) ROW(x) else ROW(z)
         shared[lane] = x; SG_BARRIER; ROW(vfloat(shared[31 - vint(lane)])) SG_BARRIER;
@@ -96,6 +103,7 @@ def data():
 
 
 N = 13
+FOURS = np.array([3, 255, 4, 128, 5, 9, 200, 6, 15, 35, 55, 80, 127, 7, 0, 99])
 SIXTEEN = np.array([3, -1, 4, 1, -5, 9, 2, -6, 5, 3.5, 5.5, 8, 9.5, -7, 9.25, 0.5], np.float32)
 
 
@@ -113,6 +121,7 @@ def expected():
     q, q2 = quad(i * 4), quad(np.where(i < 23, i // 4 * 20 + i % 4 * 4 + 4, 0))
     f16 = lambda v: v.astype(np.float16).astype(np.float32)
     multiplier = np.uint32(int(t[5]) * 0x01FD0703 & 0xFFFFFFFF)
+    fours = FOURS[bytes_[4:132].reshape(32, 4) & 15]
     rows = [
         x + z * 2,
         x - z / 3,
@@ -176,6 +185,13 @@ def expected():
         at(i * 9 + 5),
         at(i * 9 + 15),
         i * 1000 + (bytes_[8:136].reshape(32, 4).astype(int) * np.array([multiplier], np.uint32).view(np.int8)).sum(1),
+        i * 1000 + (bytes_[8:136].reshape(32, 4).view(np.int8).astype(int) * np.array([multiplier], np.uint32).view(np.uint8)).sum(1),
+        fours[:, 0] + 256 * fours[:, 1],
+        fours[:, 2] + 256 * fours[:, 3],
+        full(np.trunc(x * np.float32(100)).max()),
+        np.exp2(x * np.float32(1000) - abs(x) * np.float32(1000)),
+        np.exp2(np.where(x > z, np.float32(-np.inf), x)),
+        np.where(i < N, i * 9, np.trunc(x * np.float32(5000)).astype(np.int64)).astype(np.int8),
         z,
         x,
         x[31 - i],

@@ -1,28 +1,45 @@
 // Page formats q8, q6 and a4: affine codes of BITS bits (8, 6, 4). K has a scale and an offset for each channel of a page,
-// V for each token. Record: K's words [DK / K_PER][K_LOADS][PAGE], its scales [DK]; V's words in lines of 32 groups, its
-// scales [PAGE]. mixed takes its codes from here, too. value = code * scale + offset, both fp16, in one word: the
-// scale in its low half. Codes stay where they are in a word, so that number j of one comes out times 2^(BITS * j); the top
-// one is moved down, to stay positive as an int. Codes of 6 bits are two planes: two words of high nibbles, one of low pairs.
+// V for each token. Record: K's words [DK / K_PER][K_LOADS][PAGE], its scales [DK]; V's words [PAGE / V_DEEP][V_LOADS][DV],
+// its scales [PAGE]. mixed takes its codes from here, too. value = code * scale + offset, both fp16, in one word: the
+// scale in its low half. A word's codes are dealt to its bytes: number j lies in byte j % 4. As floats they stay where they
+// are, so that number j comes out times 2^PLACE; the top one is moved down, to stay positive as an int. Codes of 6 bits
+// are two planes: two words of high nibbles, one of low pairs.
+#define PLACE(bits, j) (((j) & 3) * 8 + ((j) >> 2) * (bits))
 inline vfloat code_at(vuint w, int bits, int j) {
-    return vfloat(vint(j == 32 / bits - 1 ? w >> (32 - bits) : w & (((1u << bits) - 1u) << (bits * j))));
+    return vfloat(vint(j == 32 / bits - 1 ? w >> (32 - bits) : w & (((1u << bits) - 1u) << PLACE(bits, j))));
 }
 inline vfloat code_of_six(vuint high, vuint low, int j) {
-    vuint h = j % 8 == 0 ? high << 2 : high >> (4 * (j % 8) - 2);
-    return vfloat(vint((h & 60u) | (low >> (2 * j) & 3u)));
+    vuint h = j % 8 == 0 ? high << 2 : high >> (PLACE(4, j % 8) - 2);
+    return vfloat(vint((h & 60u) | (low >> PLACE(2, j) & 3u)));
+}
+// Numbers 4 i .. 4 i + 3 of a group as bytes.
+inline vuint bytes_at(vuint w, int bits, int i) { return bits == 8 ? w : w >> (bits * i) & 0x0f0f0f0fu; }
+inline vuint bytes_of_six(vuint high, vuint low, int i) {
+    return (high >> (i % 2 * 4) & 0x0f0f0f0fu) << 2 | (low >> (2 * i) & 0x03030303u);
 }
 // What a code in place is times to become a plain one.
-inline float unit_of(int bits, int j) { return bits == 6 || j == 32 / bits - 1 ? 1.0f : 1.0f / float(1u << (bits * j)); }
+inline float unit_of(int bits, int j) { return bits == 6 || j == 32 / bits - 1 ? 1.0f : 1.0f / float(1u << PLACE(bits, j)); }
 inline vfloat units_of(int bits, vint j) {
     if (bits == 6) return vfloat(1.0f);
-    return select(as_float(vuint((127 - j * bits) << 23)), vfloat(1.0f), j == 32 / bits - 1);
+    return select(as_float(vuint((127 - PLACE(bits, j)) << 23)), vfloat(1.0f), j == 32 / bits - 1);
+}
+// What numbers 0, 1, .. of a group add to its words: a code, at its place.
+inline void put_code(thread vuint (&w)[3], vuint code, int bits, int j) {
+    if (bits == 6) {
+        w[j / 8 & 1] |= (code >> 2) << uint(PLACE(4, j % 8));
+        w[2] |= (code & 3u) << uint(PLACE(2, j));
+    } else
+        w[0] |= code << uint(PLACE(bits, j));
 }
 #define AFFINE_VALUE(code, factors, bits, j) ((code) * (half_lo(factors) * unit_of(bits, j)) + half_hi(factors))
 
 #ifdef K_AFFINE
 #if K_BITS == 6
 #define K_CODE(w, j) code_of_six((w)[(j) / 8], (w)[2], j)
+#define K_BYTES(w, i) bytes_of_six((w)[(i) / 2], (w)[2], i)
 #else
 #define K_CODE(w, j) code_at((w)[0], K_BITS, j)
+#define K_BYTES(w, i) bytes_at((w)[0], K_BITS, i)
 #endif
 #endif
 #if defined(K_AFFINE) && !defined(K_MIXED)
@@ -37,16 +54,22 @@ inline vuint k_factors(dptr<const uint> rec, vlane lane, int d) {
 inline vfloat k_query(vuint factors, tptr<float> q, int d, thread vfloat& bias, vlane lane) {
     vfloat x = ld(q, lane + d, first(lane, DK - d));
     bias += x * half_hi(factors);
+#if K_INT8
+    return x * half_lo(factors);
+#else
     return x * half_lo(factors) * units_of(K_BITS, vint(lane) & (K_PER - 1));
+#endif
 }
 #endif
 #ifdef V_AFFINE
 #if V_BITS == 6
 #define V_CODE(w, j) code_of_six((w)[(j) / 8], (w)[2], j)
+#define V_BYTES(w, i) bytes_of_six((w)[(i) / 2], (w)[2], i)
 #else
 #define V_CODE(w, j) code_at((w)[0], V_BITS, j)
+#define V_BYTES(w, i) bytes_at((w)[0], V_BITS, i)
 #endif
-#define AT_VS (AT_V + PAGE * V_UNITS * V_LOADS)
+#define AT_VS (AT_V + PAGE / V_DEEP * V_LOADS * DV)
 #define V_VALUE(rec, code, t, j) AFFINE_VALUE(code, uint(rec[AT_VS + (t)]), V_BITS, j)
 #define V_TOKEN vuint
 #define V_OFFSET
@@ -55,7 +78,7 @@ inline vuint v_factors(dptr<const uint> rec, vlane lane, int t0) {
 }
 inline vfloat v_scale(vuint factors) { return half_lo(factors); }
 inline vfloat v_offset(vuint factors) { return half_hi(factors); }
-#define V_UNIT(j) unit_of(V_BITS, j)
+#define V_PLACES units_of(V_BITS, vint(lane) & (V_DEEP - 1))
 #endif
 
 #ifdef SEALING
@@ -95,14 +118,7 @@ inline void encode_group(dptr<uint> words, dptr<uint> scales, vlane lane, thread
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
         vuint w[3];
         UNROLL for (int i = 0; i < 3; ++i) w[i] = 0u;
-        UNROLL for (int e = 0; e < K_PER; ++e) {
-            vuint c = code_for(a[e], x.v[e][b], K_TOP);
-            if (K_BITS == 6) {
-                w[e / 8 % 3] |= (c >> 2) << (4 * (e % 8));
-                w[2] |= (c & 3u) << (2 * e % 32);
-            } else
-                w[0] |= c << (K_BITS * e % 32);
-        }
+        UNROLL for (int e = 0; e < K_PER; ++e) put_code(w, code_for(a[e], x.v[e][b], K_TOP), K_BITS, e);
         UNROLL for (int i = 0; i < K_LOADS; ++i) st(words, lane + (i * PAGE + 32 * b), w[i], first(lane, BLOCK));
     }
 }
@@ -114,33 +130,18 @@ inline void encode_k(dptr<uint> rec, vlane lane, int d, thread const channels& x
 #endif
 #ifdef V_AFFINE
 #define V_TOP float((1 << V_BITS) - 1)
-inline void encode_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
+// The codes of a token, in its numbers' place; its scale goes to the record.
+inline void code_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
     vfloat low = INFINITY, high = -INFINITY, bad = 0.0f;
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) UNROLL for (int j = 0; j < V_PER; ++j) {
-        low = min(low, select(vfloat(INFINITY), x.v[c][j], vint(lane) < V_UNITS - 32 * c));
-        high = max(high, select(vfloat(-INFINITY), x.v[c][j], vint(lane) < V_UNITS - 32 * c));
-        bad += x.v[c][j] * 0.0f;
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
+        low = min(low, select(vfloat(INFINITY), x.v[c][0], vint(lane) < DV - 32 * c));
+        high = max(high, select(vfloat(-INFINITY), x.v[c][0], vint(lane) < DV - 32 * c));
+        bad += x.v[c][0] * 0.0f;
     }
     affine a = affine_of(simd_min(low), simd_max(high), simd_sum(bad), V_TOP);
     st(rec, lane + (AT_VS + t), a.word, first(lane, 1));
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
-        vuint w[3];
-        UNROLL for (int i = 0; i < 3; ++i) w[i] = 0u;
-        UNROLL for (int j = 0; j < V_PER; ++j) {
-            vuint code = code_for(a, x.v[c][j], V_TOP);
-            if (V_BITS == 6) {
-                w[j / 8 % 3] |= (code >> 2) << (4 * (j % 8));
-                w[2] |= (code & 3u) << (2 * j % 32);
-            } else
-                w[0] |= code << (V_BITS * j % 32);
-        }
-#if V_LOADS == 1
-        st(rec, lane + (AT_V + t * V_UNITS + 32 * c), w[0], first(lane, V_UNITS - 32 * c));
-#else
-        vint unit = vint(lane) + (t * V_UNITS + 32 * c), at = unit / 32 * (32 * V_LOADS) + unit % 32;
-        UNROLL for (int i = 0; i < V_LOADS; ++i) st(rec, at + (AT_V + 32 * i), w[i], first(lane, V_UNITS - 32 * c));
-#endif
-    }
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) x.v[c][0] = vfloat(vint(code_for(a, x.v[c][0], V_TOP)));
 }
+inline void put_v(thread vuint (&w)[3], vuint code, int j) { put_code(w, code, V_BITS, j); }
 #endif
 #endif

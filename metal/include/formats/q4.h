@@ -1,15 +1,24 @@
 // Page format q4: 4-bit codes of rotated K less its mean over the page, and of rotated V; a scale (fp16) for each token.
-// A code stands for a Lloyd-Max level of a unit normal. Record: K's codes [DK / 8][PAGE], scales [PAGE], the rotated mean
-// [DK], and the same of the token that is farthest from it [DK]: an attention sink, where there is one. Its scale is -0; the mean
-// is of the others. V's codes [PAGE][DV / 8], scales [PAGE].
-TABLE16(Q4_LEVELS, -2.73259f, -2.069017f, -1.618046f, -1.256231f, -0.9423405f, -0.6567591f, -0.3880483f, -0.128395f,
-        0.128395f, 0.3880483f, 0.6567591f, 0.9423405f, 1.256231f, 1.618046f, 2.069017f, 2.73259f);
+// A code stands for a Lloyd-Max level of a unit normal, nearly: a multiple of Q4_STEP. Record: K's codes [DK / 8][PAGE],
+// scales [PAGE], the rotated mean [DK], and the same of the token that is farthest from it [DK]: an attention sink, where
+// there is one. Its scale is -0; the mean is of the others. V's codes [PAGE / 8][DV], scales [PAGE]. Number j of a word
+// lies in byte j % 4, the first four in the lower halves.
+#define Q4_STEP 0.022168033f
+TABLE16(Q4_LEVELS, -2.72666812f, -2.06162715f, -1.61826646f, -1.26357794f, -0.953225434f, -0.665041029f, -0.399024606f,
+        -0.133008197f, 0.133008197f, 0.399024606f, 0.665041029f, 0.953225434f, 1.26357794f, 1.61826646f, 2.06162715f, 2.72666812f);
+#define Q4_PLACE(j) (((j) & 3) * 8 + ((j) >> 2) * 4)
 #ifdef K_Q4
 #define AT_K 0
 #define AT_KS (DK / 8 * PAGE)
 #define AT_KM (AT_KS + PAGE / 2)
 #define AT_KO (AT_KM + DK / 2)
-#define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> (4 * (j)))
+#define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
+#if K_INT8                                                // levels by Q4_STEP, and 128 more: they are unsigned
+BYTES16(Q4_K_LEVELS, 5, 35, 55, 71, 85, 98, 110, 122, 134, 146, 158, 171, 185, 201, 221, 251);
+#define K_BYTES(w, i) pick16_bytes(Q4_K_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
+#define K_ZERO 128.0f
+#define K_GRAIN Q4_STEP
+#endif
 #define K_TOKEN
 inline vfloat k_scale(dptr<const uint> rec, vlane lane, int t0) {
     return vfloat(ld(halves(rec + AT_KS), lane + t0, first(lane, BLOCK)));
@@ -30,8 +39,14 @@ inline vfloat q4_value(dptr<const uint> rec, vfloat code, int d, vfloat unit) {
 #define K_VALUE(rec, code, d, j, unit) q4_value(rec, code, d, unit)
 #endif
 #ifdef V_Q4
-#define AT_VS (AT_V + PAGE * V_UNITS)
-#define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> (4 * (j)))
+#define AT_VS (AT_V + PAGE / 8 * DV)
+#define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
+#if V_INT8                                                // levels by Q4_STEP, signed
+BYTES16(Q4_V_LEVELS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
+#define V_BYTES(w, i) pick16_bytes(Q4_V_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
+#define V_SIGNED 1
+#define V_GRAIN Q4_STEP
+#endif
 #define V_VALUE(rec, code, t, j) ((code) * float(halves(rec + AT_VS)[t]))
 #define V_TOKEN vfloat
 inline vfloat v_factors(dptr<const uint> rec, vlane lane, int t0) {
@@ -45,13 +60,13 @@ inline vfloat v_scale(vfloat factors) { return factors; }
 inline vint q4_code(vfloat x) {
     vfloat a = abs(x);
     vint n = 0;
-    n = select(n, vint(1), a > 0.25822165f);
-    n = select(n, vint(2), a > 0.5224037f);
-    n = select(n, vint(3), a > 0.7995498f);
-    n = select(n, vint(4), a > 1.09928575f);
-    n = select(n, vint(5), a > 1.4371385f);
-    n = select(n, vint(6), a > 1.8435315f);
-    n = select(n, vint(7), a > 2.4008035f);
+    n = select(n, vint(1), a > 0.266016394f);
+    n = select(n, vint(2), a > 0.532032788f);
+    n = select(n, vint(3), a > 0.809133232f);
+    n = select(n, vint(4), a > 1.10840166f);
+    n = select(n, vint(5), a > 1.44092214f);
+    n = select(n, vint(6), a > 1.83994675f);
+    n = select(n, vint(7), a > 2.39414763f);
     return select(7 - n, n + 8, x >= 0.0f);
 }
 // What its numbers are times to have unit variance, and the scale of the codes: <x, x> / <x, levels>.
@@ -144,7 +159,7 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
             vint code = q4_code(x.v[c][0] * unit);
             product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));
-            vuint w = vuint(code) << vuint((vint(lane) & 7) * 4);
+            vuint w = vuint(code) << vuint(Q4_PLACE(vint(lane) & 7));
             w = w | simd_shuffle_xor(w, 1);
             w = w | simd_shuffle_xor(w, 2);
             w = w | simd_shuffle_xor(w, 4);
@@ -162,21 +177,19 @@ inline void k_third(thread const source&, dptr<uint> rec, vlane lane, int sg, tp
 }
 #endif
 #ifdef V_Q4
-inline void encode_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
+// The codes of a token, in its numbers' place; its scale goes to the record.
+inline void code_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
     hadamard<V_STAGES>(x, lane);
     vfloat square = 0.0f, product = 0.0f;
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) UNROLL for (int j = 0; j < 8; ++j) square += x.v[c][j] * x.v[c][j];
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) square += x.v[c][0] * x.v[c][0];
     float all = simd_sum(square), unit = q4_unit(all, DV);
     UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
-        vuint w = 0u;
-        UNROLL for (int j = 0; j < 8; ++j) {
-            vint code = q4_code(x.v[c][j] * unit);
-            product += x.v[c][j] * pick16(Q4_LEVELS, vuint(code));
-            w |= vuint(code) << (4 * j);
-        }
-        st(rec, lane + (AT_V + t * V_UNITS + 32 * c), w, first(lane, V_UNITS - 32 * c));
+        vint code = q4_code(x.v[c][0] * unit);
+        product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));
+        x.v[c][0] = vfloat(code);
     }
     st(halves_to(rec + AT_VS), lane + t, vfloat(q4_scale(all, simd_sum(product))), first(lane, 1));
 }
+inline void put_v(thread vuint (&w)[3], vuint code, int j) { w[0] |= code << uint(Q4_PLACE(j)); }
 #endif
 #endif

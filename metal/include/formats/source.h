@@ -24,6 +24,15 @@ inline dptr<const KVTYPE> take_token(thread const source& s, int t) {
     dptr<const KVTYPE> from = is_old ? s.tail + row * s.stride : s.fresh + (row - s.tails) * s.stride;
     return from + s.at;
 }
+// The V of token t.
+inline token values_of(thread const source& s, vlane lane, int t) {
+    dptr<const KVTYPE> from = take_token(s, t);
+    token x;
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c)
+        UNROLL for (int j = 0; j < V_PER; ++j)
+            x.v[c][j] = vfloat(ld(from, spread<32, 0, V_PER>(lane) + (32 * c * V_PER + j), first(lane, V_UNITS - 32 * c)));
+    return x;
+}
 inline vint take_rows(thread const source& s, vlane lane, int b) { return ld(s.rows, lane + 32 * b, first(lane, BLOCK)); }
 // Channel d of 32 tokens, one a lane, whose rows are these.
 inline vfloat take_channel(thread const source& s, vlane lane, vint row, int d) {

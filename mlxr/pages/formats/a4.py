@@ -8,4 +8,4 @@ class K(Affine):
 
 
 class V(Affine):
-    kind, bits, per, loads = "V", 4, 8, 1
+    kind, bits, per, loads, deep = "V", 4, 8, 1, True

@@ -6,7 +6,7 @@ from typing import ClassVar
 import mlx.core as mx
 
 from ..encoding import Encoding
-from ..record import k_rows, k_words, pack, unpack, v_lines, v_words
+from ..record import deal, dealt, k_rows, k_words
 
 
 def quantize(x, axis, bits):
@@ -38,6 +38,7 @@ class Affine(Encoding):
     shared: ClassVar[tuple] = ("formats/affine.h",)
     bits: ClassVar[int] = 8
     own_query: ClassVar[bool] = True
+    bytes: ClassVar[bool] = True
 
     def defines(self, d):
         return super().defines(d) | {f"{self.kind}_AFFINE": 1, f"{self.kind}_BITS": self.bits}
@@ -51,24 +52,19 @@ class Affine(Encoding):
 
     def encode(self, x):
         codes, scales = quantize(x, self._axis, self.bits)
+        codes = codes.swapaxes(-1, -2) if self.deep else codes
         if self.bits == 6:
             wide = codes.reshape(*codes.shape[:-1], -1, 16)
-            words = mx.concatenate([pack(wide >> 2, 4), pack(wide & 3, 2)], axis=-1)      # [..., page, d / 16, 3]
+            words = mx.concatenate([deal(wide >> 2, 4), deal(wide & 3, 2)], axis=-1)      # [..., rows, groups, 3]
+            words = words.reshape(*words.shape[:-2], -1)
         else:
-            words = pack(codes, self.bits)[..., None]
-        lead, page = words.shape[:-3], words.shape[-3]
-        laid = k_rows(words.reshape(*lead, page, -1)) if self.kind == "K" else v_lines(words)
-        return mx.concatenate([laid, scales], axis=-1)
+            words = deal(codes, self.bits)
+        return mx.concatenate([k_rows(words), scales], axis=-1)
 
     def decode(self, words, page, d):
         codes, scales = mx.split(words, [page * d * self.bits // 32], axis=-1)
-        lead = words.shape[:-1]
-        if self.kind == "K":
-            words = k_words(codes, page).reshape(*lead, page, -1, self.loads)
-        else:
-            words = v_words(codes, page, self.loads)
-        if self.bits == 6:
-            codes = unpack(words[..., :2], 4) * 4 + unpack(words[..., 2:], 2)
-        else:
-            codes = unpack(words, self.bits)
-        return values(codes.reshape(*lead, page, d), scales, self._axis)
+        rows = d if self.deep else page
+        words = k_words(codes, rows).reshape(*words.shape[:-1], rows, -1, self.loads)
+        codes = dealt(words[..., :2], 4) * 4 + dealt(words[..., 2:], 2) if self.bits == 6 else dealt(words, self.bits)
+        codes = codes.reshape(*words.shape[:-2], -1)
+        return values(codes.swapaxes(-1, -2) if self.deep else codes, scales, self._axis)

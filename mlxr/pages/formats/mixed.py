@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ...errors import ConfigError
 from ..encoding import Encoding
-from ..record import half_words, halves, k_rows, k_words, pack, unpack
+from ..record import deal, dealt, half_words, halves, k_rows, k_words, pack, unpack
 from .affine import quantize, values
 
 REST = {"v": "q4"}       # what a name that gives K alone goes with
@@ -70,14 +70,14 @@ class K(Encoding):
         x = mx.take_along_axis(x, order[..., None, :], axis=-1)
         codes, scales = quantize(x[..., high:], -2, int(self.low))
         plain = half_words(x[..., :high])
-        return mx.concatenate([pack(order, 8), k_rows(plain), k_rows(pack(codes, int(self.low))), scales], axis=-1)
+        return mx.concatenate([pack(order, 8), k_rows(plain), k_rows(deal(codes, int(self.low))), scales], axis=-1)
 
     def decode(self, words, page, d):
         high, lead = self.high(d), words.shape[:-1]
         sizes = (d // 4, page * high // 2, page * (d - high) // self.per)
         order, plain, codes, scales = mx.split(words, [sum(sizes[:i]) for i in (1, 2, 3)], axis=-1)
         plain = halves(k_words(plain, page))
-        coded = values(unpack(k_words(codes, page), int(self.low)), scales, -2)
+        coded = values(dealt(k_words(codes, page), int(self.low)), scales, -2)
         back = mx.argsort(unpack(order, 8), axis=-1)
         return mx.take_along_axis(mx.concatenate([plain, coded], axis=-1), mx.broadcast_to(
             back[..., None, :], (*lead, page, d)), axis=-1)

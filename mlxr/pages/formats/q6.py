@@ -8,4 +8,4 @@ class K(Affine):
 
 
 class V(Affine):
-    kind, bits, per, loads = "V", 6, 16, 3
+    kind, bits, per, loads, deep = "V", 6, 16, 3, True

@@ -8,4 +8,4 @@ class K(Affine):
 
 
 class V(Affine):
-    kind, bits, per, loads = "V", 8, 4, 1
+    kind, bits, per, loads, deep = "V", 8, 4, 1, True
