@@ -65,7 +65,7 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         ROW(vfloat(dot4(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
         ROW(vfloat(dot4_signed(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
         c = pick16_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
-        ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(x * 1000.0f - abs(x) * 1000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
+        ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(min(x, vfloat(0.0f)) * 2000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
         tptr<char> bytes = tptr<char>(shared); st(bytes, lane + 4, vint(x * 5000.0f)); SG_BARRIER;
         st(bytes, lane + 4, vint(lane) * 9, first(lane, n)); SG_BARRIER;
         s = ld(tptr<const char>(shared), lane + 4); ROW(vfloat(s)) SG_BARRIER;
@@ -189,7 +189,7 @@ def expected():
         fours[:, 0] + 256 * fours[:, 1],
         fours[:, 2] + 256 * fours[:, 3],
         full(np.trunc(x * np.float32(100)).max()),
-        np.exp2(x * np.float32(1000) - abs(x) * np.float32(1000)),
+        np.exp2(np.minimum(x, 0) * np.float32(2000)),
         np.exp2(np.where(x > z, np.float32(-np.inf), x)),
         np.where(i < N, i * 9, np.trunc(x * np.float32(5000)).astype(np.int64)).astype(np.int8),
         z,

@@ -90,6 +90,15 @@ def test_attend(name):
     assert gate.report.stats["barriers"] == 0
 
 
+@pytest.mark.parametrize("name", cases({n: c for n, c in ATTEND.items() if c[0][:2] in ("q8", "q6", "q4", "k8", "k:")}, {"q4"}))
+def test_attend_by_products_of_integers(name):
+    """The form that CPUs run which multiply four bytes at once."""
+    one = launches_of(ATTEND[name])
+    gate = one.attend(int8=True)
+    assert gate.kernel.defines["K_INT8"] == one.story.format.k.bytes and gate.kernel.defines["V_INT8"] == one.story.format.v.bytes
+    gate.check([one.expected], TOLERANCE[one.story.dtype], threadgroup_bytes=32768)
+
+
 @pytest.mark.parametrize("kv", ["f16", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n != "f16")])
 def test_attend_traffic(kv):
     """The K and V that a launch reads, over what it must read; with pages of 16 bits, all that it reads. What does not grow
@@ -179,8 +188,7 @@ FAULTS = {
                                ("vint(lane) >= max(0, from - base) && vint(lane) < to - base", "vint(lane) < 32")),
     "attend: the own page forgotten": ("attend", ("p / PAGE > page ? (page + 1) * PAGE : 0", "(page + 1) * PAGE")),
     "attend: an index off by one": ("attend", ("v[n] = rec[lane + (at + 32 * n)]", "v[n] = rec[lane + (at + 32 * n + 1)]")),
-    "attend: a barrier removed": ("attend", ("#endif\nSG_BARRIER;\nUNROLL for (int i = 0; i < LINES; ++i)",
-                                             "#endif\nUNROLL for (int i = 0; i < LINES; ++i)")),
+    "attend: a barrier removed": ("attend", ("#endif\nSG_BARRIER;\n#if V_INT8\nint8_values", "#endif\n#if V_INT8\nint8_values")),
     "attend: a wrong page": ("attend", ("pages[page + 1]", "pages[page]")),
     "prefill: the barrier after decoding removed": ("prefill", ("TG_BARRIER;\n" + MULTIPLY, MULTIPLY)),
     "prefill: the barrier before decoding removed": ("prefill",
