@@ -155,18 +155,12 @@ template <class T> LI void store_n(T* p, vspan i, vec<T> v, int n) {
         }
     } else if constexpr (same<T, half>::v) {
         ushort t[32];
-        EACH {
-            auto h = __builtin_convertvector(part_half(v.p[k_]), typename lanes_of<ushort>::t);
-            memcpy(t + k_ * W, &h, sizeof h);
-        }
+        EACH { auto h = __builtin_convertvector(part_half(v.p[k_]), typename lanes_of<ushort>::t); memcpy(t + k_ * W, &h, sizeof h); }
         if (n == 32) memcpy(p, t, 64); else memcpy(p, t, size_t(n > 0 ? n : 0) * 2);
     } else if constexpr (sizeof(T) == 1) {
         T t[32];
         T* to = n == 32 ? p : t;
-        EACH {
-            auto b = __builtin_convertvector(v.p[k_], typename lanes_of<T>::t);
-            memcpy(to + k_ * W, &b, sizeof b);
-        }
+        EACH { auto b = __builtin_convertvector(v.p[k_], typename lanes_of<T>::t); memcpy(to + k_ * W, &b, sizeof b); }
         if (n > 0 && n < 32) memcpy(p, t, size_t(n));
     } else
         for (int l = 0; l < n; ++l) p[l] = T(v.get(l));
