@@ -24,6 +24,22 @@ def bits(words, n):
     return words[..., None] >> np.arange(0, 32, n, dtype=np.uint32) & (1 << n) - 1
 
 
+def dealt(words, n):
+    """The same of codes that are dealt to a word's bytes."""
+    return words[..., None] >> np.array([j % 4 * 8 + j // 4 * n for j in range(32 // n)], np.uint32) & (1 << n) - 1
+
+
+def codes_of(name, w, rows, columns):
+    """(codes [rows, columns], the words after them) of words [columns / per][words of a group][rows]."""
+    if name == "q6":
+        groups = w[:columns // 16 * 3 * rows].reshape(columns // 16, 3, rows)
+        upper = dealt(groups[:, :2], 4).transpose(2, 0, 1, 3).reshape(rows, columns)
+        return upper * 4 + dealt(groups[:, 2], 2).transpose(1, 0, 2).reshape(rows, columns), w[columns // 16 * 3 * rows:]
+    per = 4 if name == "q8" else 8
+    words = w[:columns // per * rows].reshape(columns // per, rows)
+    return dealt(words, 32 // per).transpose(1, 0, 2).reshape(rows, columns), w[columns // per * rows:]
+
+
 def numbers(words, name):
     """The numbers in words, the first in the low half, along the last axis."""
     found = np.ascontiguousarray(words).view(PLAIN[name])
@@ -41,16 +57,10 @@ def read_k(name, w):
     if name in PLAIN:
         per = 4 // np.dtype(PLAIN[name]).itemsize
         return numbers(w.reshape(D // per, P).T, name)
-    if name in ("q8", "a4"):
-        per = 4 if name == "q8" else 8
-        codes = bits(w[:D // per * P].reshape(D // per, P), 32 // per).transpose(1, 0, 2).reshape(P, D)
-        return affine(codes, w[D // per * P:], 0)
-    if name == "q6":
-        groups = w[:D // 16 * 3 * P].reshape(D // 16, 3, P)
-        upper = bits(groups[:, :2], 4).transpose(2, 0, 1, 3).reshape(P, D)
-        return affine(upper * 4 + bits(groups[:, 2], 2).transpose(1, 0, 2).reshape(P, D), w[D // 16 * 3 * P:], 0)
-    codes = bits(w[:D // 8 * P].reshape(D // 8, P), 4).transpose(1, 0, 2).reshape(P, D)
-    rest = fp16(w[D // 8 * P:])
+    codes, rest = codes_of(name, w, P, D)
+    if name != "q4":
+        return affine(codes, rest, 0)
+    rest = fp16(rest)
     scales, mean, outlier = rest[:P], rest[P:P + D], rest[P + D:]
     x = BOTH[codes] * scales[:, None]
     (far,) = np.nonzero((scales == 0) & np.signbit(scales))
@@ -61,13 +71,8 @@ def read_k(name, w):
 def read_v(name, w):
     if name in PLAIN:
         return numbers(w.reshape(P, -1), name)
-    if name in ("q8", "a4"):
-        per = 4 if name == "q8" else 8
-        return affine(bits(w[:D // per * P].reshape(P, D // per), 32 // per).reshape(P, D), w[D // per * P:], 1)
-    if name == "q6":
-        groups = w[:D // 16 * 3 * P].reshape(-1, 3, 32).transpose(0, 2, 1).reshape(P, D // 16, 3)
-        return affine((bits(groups[..., :2], 4).reshape(P, D) * 4 + bits(groups[..., 2], 2).reshape(P, D)), w[D // 16 * 3 * P:], 1)
-    return (BOTH[bits(w[:P * D // 8].reshape(P, D // 8), 4).reshape(P, D)] * fp16(w[P * D // 8:])[:, None]) @ HADAMARD
+    codes, rest = codes_of(name, w, D, P)
+    return affine(codes.T, rest, 1) if name != "q4" else BOTH[codes.T] * fp16(rest)[:, None] @ HADAMARD
 
 
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16", "q8", "q6", "a4", "q4"])
@@ -110,7 +115,7 @@ def test_the_mixed_formats_k_is_laid_out_as_record_md_says():
     plain = fp16(record[at:at + high // 2 * P].reshape(high // 2, P).T)
     at += high // 2 * P
     words = record[at:at + (D - high) // 8 * P].reshape((D - high) // 8, P)
-    codes = bits(words, 4).transpose(1, 0, 2).reshape(P, D - high)
+    codes = dealt(words, 4).transpose(1, 0, 2).reshape(P, D - high)
     at += (D - high) // 8 * P
     found = np.zeros((P, D))
     found[:, order] = np.concatenate([plain, affine(codes, record[at:at + D - high], 0)], axis=1)
