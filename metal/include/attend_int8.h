@@ -104,7 +104,7 @@ inline void split_weights(thread scores& x, float unit, tptr<float> ps, vlane la
 }
 inline vint v_dot4(vint sum, vuint four, uint digits) {
 #ifdef V_SIGNED
-    return dot4_signed(sum, four, digits);
+    return dot4(sum, vuint(digits), four);
 #else
     return dot4(sum, four, digits);
 #endif

@@ -67,16 +67,6 @@ LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four prod
 }
 LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
 
-LI vint dot4_signed(vint sum, vuint a, uint b) {          // the same: a's signed, b's unsigned
-#if LANES_AVX512 && defined(__AVX512VNNI__)
-    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], _mm512_set1_epi32((int)b), (__m512i)a.p[k_]);
-#else
-    EACH UNROLL for (int i = 0; i < 4; ++i)
-        sum.p[k_] += ((ipart)(a.p[k_] << (24 - 8 * i)) >> 24) * (int)(b >> (8 * i) & 255u);
-#endif
-    return sum;
-}
-
 #define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
 LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
 #define BYTES16(name, ...) static const uchar name[16] = {__VA_ARGS__}    // the same in bytes, for pick_bytes

@@ -79,14 +79,6 @@ inline int dot4(int sum, uint a, uint b) {                // sum + the four prod
     for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);
     return sum;
 }
-inline int dot4_signed(int sum, uint a, uint b) {         // the same: a's signed, b's unsigned
-    for (int i = 0; i < 4; ++i) sum += (int(a << (24 - 8 * i)) >> 24) * int(b >> (8 * i) & 255u);
-    return sum;
-}
-#define BYTES16(name, ...) constant uchar name[16] = {__VA_ARGS__}       // 16 bytes for pick16_bytes
-inline uint pick16_bytes(const constant uchar* t, uint i) {               // t of each byte, which are below 16
-    return uint(t[i & 15u]) | uint(t[i >> 8 & 15u]) << 8 | uint(t[i >> 16 & 15u]) << 16 | uint(t[i >> 24 & 15u]) << 24;
-}
 inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // M x 32 accumulators of one SIMD-group.

@@ -5,11 +5,10 @@ import math
 
 import mlx.core as mx
 
-from . import host_call, library, prefill
+from . import host_build, host_call, library, prefill
 from .fallback import twin
 from .library import Kernel
 from .merge import merge
-from .q_gemm_int8 import has_products
 from .paged import PagedShape, paged_shape, unsupported
 from .seal import gather_plain
 
@@ -61,7 +60,7 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     per = fmt.v.of_token
     columns = -(-shape.dv // 32)
     period = 32 * columns if fmt.v.deep else math.lcm(32, shape.dv // per)
-    int8 = on == "host" and has_products() if int8 is None else int8
+    int8 = on == "host" and host_build.has_byte_products() if int8 is None else int8
     of_k, of_v = int8 and fmt.k.bytes, int8 and fmt.v.bytes
 
     def floats(heads):   # of threadgroup memory of a SIMD-group

@@ -47,7 +47,7 @@ def test_products_of_integers_and_of_floats(kv, products, monkeypatch):
     if host_build.compiler() is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setenv("MLXR_BACKEND", "host")
-    monkeypatch.setattr(module, "has_products", lambda: products)
+    monkeypatch.setattr(module.host_build, "has_byte_products", lambda: products)
     module.kernel.cache_clear()
     try:
         story = Story(Layer(heads=6, kv_heads=1), kv=kv, page_size=32)

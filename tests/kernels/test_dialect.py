@@ -63,8 +63,8 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = ld_word(dptr<const uchar>(w), spread<4, 17, 4>(lane) + 1, first(lane, 24)); ROW(half_lo(c)) ROW(half_hi(c))
         d = ld_words(dptr<const uchar>(w), vint(lane) * 9 + 1); ROW(half_lo(d.y)) ROW(half_hi(d.w))
         ROW(vfloat(dot4(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
-        ROW(vfloat(dot4_signed(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
-        c = pick16_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
+        ROW(vfloat(dot4(vint(lane) * 1000, vuint(uint(t[5]) * 0x01fd0703u), ld(dptr<const uint>(w), lane + 2))))
+        c = pick_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
         ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(min(x, vfloat(0.0f)) * 2000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
         tptr<char> bytes = tptr<char>(shared); st(bytes, lane + 4, vint(x * 5000.0f)); SG_BARRIER;
         st(bytes, lane + 4, vint(lane) * 9, first(lane, n)); SG_BARRIER;

@@ -56,7 +56,7 @@ def emulated(k, folder, inputs, shapes, grid, ints=(), shared=None):
 def test_attention_and_seal(cpu, kv, products, monkeypatch):
     """Chunks and decode rows over pages that this CPU sealed; two splits, merged. products: codes are multiplied as integers."""
     monkeypatch.setattr(fallback, "reasons", {})
-    monkeypatch.setattr(attend, "has_products", lambda: products)
+    monkeypatch.setattr(attend.host_build, "has_byte_products", lambda: products)
     monkeypatch.setattr(attend.host_call, "threads", lambda: 2)
     story = Story(Layer(heads=6, kv_heads=2), kv=kv, page_size=32)
     a, b = story.add(), story.add()

@@ -71,7 +71,7 @@ def nbytes(model):
 
 @pytest.mark.parametrize("products", [False, True])
 def test_the_real_gguf_equals_its_dequantized_folder(smollm2_gguf, smollm2_fp32, backend, products, monkeypatch):
-    monkeypatch.setattr(q_gemm_int8, "has_products", lambda: products)
+    monkeypatch.setattr(q_gemm_int8, "_has_products", lambda: products)
     ids = mx.array([[1, 9690, 198, 2683, 359, 253, 5356, 5646]])
     checkpoint = open_checkpoint(smollm2_gguf)
     packed, host = load_model(checkpoint), backend == "host"

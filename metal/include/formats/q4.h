@@ -15,7 +15,7 @@ TABLE16(Q4_LEVELS, -2.72666812f, -2.06162715f, -1.61826646f, -1.26357794f, -0.95
 #define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
 #if K_INT8                                                // levels by Q4_STEP, and 128 more: they are unsigned
 BYTES16(Q4_K_LEVELS, 5, 35, 55, 71, 85, 98, 110, 122, 134, 146, 158, 171, 185, 201, 221, 251);
-#define K_BYTES(w, i) pick16_bytes(Q4_K_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
+#define K_BYTES(w, i) pick_bytes(Q4_K_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
 #define K_ZERO 128.0f
 #define K_GRAIN Q4_STEP
 #endif
@@ -43,7 +43,7 @@ inline vfloat q4_value(dptr<const uint> rec, vfloat code, int d, vfloat unit) {
 #define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
 #if V_INT8                                                // levels by Q4_STEP, signed
 BYTES16(Q4_V_LEVELS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
-#define V_BYTES(w, i) pick16_bytes(Q4_V_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
+#define V_BYTES(w, i) pick_bytes(Q4_V_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
 #define V_SIGNED 1
 #define V_GRAIN Q4_STEP
 #endif
