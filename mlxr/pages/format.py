@@ -86,8 +86,8 @@ def _at(encoding, at):
 
 def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16, sink=0):
     """Bits of an element of K and V, over all layers, everything counted: codes, scales, rounding of records; and, where
-    a context (tokens) is given, the tail, in which half a page of it lies on average, in dtype, and the first `sink` tokens,
-    in whole pages of 16 bits.
+    a context (tokens) is given, the first `sink` tokens, in whole pages of 16 bits, and (dtype None: not) the tail, in which half
+    a page of it lies on average, in dtype.
 
     specs: what layers store (kv_heads, dk, dv); formats: a PageFormat for each, or one for all.
     """
@@ -99,6 +99,6 @@ def effective_bits(specs, formats, page_size, context=None, dtype=mx.float16, si
     record = sum(s.kv_heads * f.words(page_size, s.dk, s.dv) * 32 for s, f in zip(specs, formats)) / (page_size * elements)
     if not context:
         return record
-    tail = min(page_size / 2, context)
+    tail = min(page_size / 2, context) if dtype else 0
     first = min(-(-sink // page_size) * page_size, context - tail)
-    return record + tail / context * (8 * dtype.size - record) + first / context * (16 - record)
+    return record + (tail * (8 * dtype.size - record) if tail else 0) / context + first / context * (16 - record)

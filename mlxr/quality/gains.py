@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..calibration import save
+from ..pages.format import effective_bits
 from ..pages.formats.calibrated import MOST
 from .metrics import Reference, figures
 from .teacher import Feed
@@ -84,7 +85,7 @@ def gains(engine, arrays, metadata, windows, context, progress=None):
             save(file, found, metadata)
             one = engine.sibling(kv=kv, calibration=str(file))
             scores = [_scores(one, w, context, r) for w, r in zip(windows, references)]
-            bits = one.info()["kv_bits"] + (one.sink and engine.config.page_size / context * (16 - one.info()["kv_bits"]))
+            bits = effective_bits([s for s in one.specs if s], one.pool.formats, one.config.page_size, context, None, one.sink)
             rows.append({"what": what, "format": kv, "bits": round(bits, 3), **figures(scores)})
             if progress:
                 progress.step()

@@ -256,8 +256,8 @@ class Validation:
 
     # ------------------------------------------------------------------ the report
 
-    def _bits(self, name, context=None, stream="both"):
-        """Bits of an element of K and V, or of one of them alone."""
+    def _bits(self, name, context, stream="both", tail=False):
+        """Bits of an element of K and V, or of one of them alone; first tokens in f16 are counted, the tail where it is asked for."""
         if name in stock.FORMATS:
             return stock.bits_of(stock.FORMATS[name])
         size = self.base.config.page_size
@@ -267,7 +267,7 @@ class Validation:
             return sum(n * encoding.words(size, d) * 32 for n, d in widths) / sum(n * d * size for n, d in widths)
         pool = self.engine(name, "measured").pool
         specs, stored = [x.spec for x in pool.layers], [x.format for x in pool.layers]
-        return effective_bits(specs, stored, size, context, self.base.dtype, formats.sink(name))
+        return effective_bits(specs, stored, size, context, self.base.dtype if tail else None, formats.sink(name))
 
     def _rows(self, wanted):
         for (name, context, mode, stream), scores in self.scores.items():
@@ -276,8 +276,8 @@ class Validation:
                 row = figures(scores)
                 if matched and len(matched) < len(scores):
                     row |= {k: v for k, v in figures(matched).items() if k.startswith("match100")}
-                tail = None if name in stock.FORMATS or not wanted else round(self._bits(name, context), 4)
-                yield {"format": name, "bits": round(self._bits(name, None, stream), 4), "mode": mode, "stream": stream,
+                tail = None if name in stock.FORMATS or not wanted else round(self._bits(name, context, tail=True), 4)
+                yield {"format": name, "bits": round(self._bits(name, context, stream), 4), "mode": mode, "stream": stream,
                        "context": context, "bits_with_tail": tail, **row, "match_windows": len(matched)}
 
     def _layer_errors(self):

@@ -104,6 +104,7 @@ def test_bytes_are_counted():
     specs = [s for s in engine.specs if s]
     plain, more = (effective_bits(specs, parse_kv("q4").format, 64, 1024, mx.float16, sink) for sink in (0, 4))
     assert more == pytest.approx(plain + 64 / 1024 * (16 - 4.5))
+    assert effective_bits(specs, parse_kv("q4").format, 64, 1024, None, 4) == pytest.approx(4.5 + 64 / 1024 * (16 - 4.5))
 
 
 def test_slots_of_decoded_pages():

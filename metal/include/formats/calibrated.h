@@ -118,33 +118,6 @@ inline vuint byte_of(vfloat gain, vfloat sum) {
 // 32 tokens a SIMD-group, of K_SEALERS. Threadgroup memory of each: x [K_BLOCK][32], c [DK][32].
 #define K_SEAL_ROOM (32 * K_BLOCK + 32 * DK)
 #define K_SEALERS (8192 / K_SEAL_ROOM < SGS ? 8192 / K_SEAL_ROOM : SGS)
-// By how many midpoints between levels of so many bits a number is larger.
-inline vint k_code(dptr<const float> head, vfloat x, int bits) {
-    vint code = 0;
-    for (int i = 0; i < (1 << bits) - 1; ++i) code += select(vint(0), vint(1), x > head[H_BETWEEN + 32 * bits + i]);
-    return code;
-}
-// The factor before the codes of c [DK][32], of those tried around `unit`: codes that point closest to where the numbers do.
-inline vfloat k_closest(tptr<float> c, dptr<const float> head, vlane lane, vfloat unit) {
-    vfloat best = 0.0f, most = -1.0f;
-    for (int i = 0; i < 7; ++i) {
-        vfloat own = unit * (0.7f + 0.1f * float(i)), above = 0.0f, below = 0.0f;
-        for (int d = 0; d < DK; ++d) {
-            int bits = int(head[H_BITS + d]);
-            if (bits > 0 && bits != K_WIDE) {
-                vfloat levels = head[lane + (H_LEVELS + 32 * bits)], y = c[lane + 32 * d];
-                vfloat level = simd_shuffle(levels, k_code(head, y * own, bits));
-                above += y * level * head[H_WEIGHT + d];
-                below += level * level * head[H_WEIGHT + d];
-            }
-        }
-        vfloat closeness = above * above / below;
-        vbool better = closeness > most;
-        best = select(best, own, better);
-        most = select(most, closeness, better);
-    }
-    return best;
-}
 inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
     tptr<float> x = shared + sg % K_SEALERS * K_SEAL_ROOM, c = x + 32 * K_BLOCK;
     dptr<const float> head = head_of(s.tables, s.head);
@@ -177,7 +150,7 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
                 weights += head[H_WEIGHT + d];
             }
         }
-        vfloat unit = k_closest(c, head, lane, select(vfloat(0.0f), 1.0f / sqrt(square / weights), square > 0.0f));
+        vfloat unit = select(vfloat(0.0f), 1.0f / sqrt(square / weights), square > 0.0f);
         for (int d = 0; d < DK; ++d) {
             int bits = int(head[H_BITS + d]);
             vfloat y = c[lane + 32 * d];
@@ -185,8 +158,10 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
             if (bits == K_WIDE) {
                 code = vint(min(max(rint(y / head[H_STEP]) + 128.0f, vfloat(0.0f)), vfloat(255.0f)));
             } else if (bits > 0) {
-                code = k_code(head, y * unit, bits);
-                vfloat levels = head[lane + (H_LEVELS + 32 * bits)], level = simd_shuffle(levels, code) * head[H_WEIGHT + d];
+                vfloat levels = head[lane + (H_LEVELS + 32 * bits)], own = y * unit;
+                for (int i = 0; i < (1 << bits) - 1; ++i)
+                    code += select(vint(0), vint(1), own > head[H_BETWEEN + 32 * bits + i]);
+                vfloat level = simd_shuffle(levels, code) * head[H_WEIGHT + d];
                 above += y * level;
                 below += simd_shuffle(levels, code) * level;
             }

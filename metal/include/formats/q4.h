@@ -94,25 +94,6 @@ inline void q4_halves(dptr<uint> to, thread const key& x, vlane lane) {
         st(to, lane + 16 * c, w, first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
     }
 }
-// The factor before codes of x, of those that are tried: it is the direction of K that scores depend on.
-inline float q4_closest(thread const key& x, float square, vlane lane) {
-    float plain = q4_unit(square, DK), best = 0.0f, most = -1.0f;
-    for (int i = 0; i < 5; ++i) {
-        float unit = plain * (0.84f + 0.1f * float(i));
-        vfloat product = 0.0f, length = 0.0f;
-        UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
-            vfloat level = pick16(Q4_LEVELS, vuint(q4_code(x.v[c][0] * unit)));
-            product += x.v[c][0] * level;
-            length += select(vfloat(0.0f), level * level, vint(lane) < DK - 32 * c);
-        }
-        float along = simd_sum(product), closeness = along * along / simd_sum(length);
-        if (closeness > most) {
-            most = closeness;
-            best = unit;
-        }
-    }
-    return best;
-}
 inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
     key mean, sum;
     UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
@@ -155,7 +136,7 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
             square += x.v[c][0] * x.v[c][0];
         }
         if (t == outlier) q4_halves(rec + AT_KO, x, lane);
-        float all = simd_sum(square), unit = q4_closest(x, all, lane);
+        float all = simd_sum(square), unit = q4_unit(all, DK);
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
             vint code = q4_code(x.v[c][0] * unit);
             product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));

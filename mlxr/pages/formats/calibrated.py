@@ -2,8 +2,7 @@
 
 Per KV head: the mean is taken out, and blocks of channels go through a Karhunen-Loeve transform that is whitened by the
 second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
-codes stand for Lloyd-Max levels. A token has a gain of one byte; of several tried before coding, the one whose codes point closest
-to where the numbers do. The leading coefficient has levels of its own, far apart.
+codes stand for Lloyd-Max levels. A token has a gain of one byte. The leading coefficient has levels of its own, far apart.
 """
 
 import hashlib
@@ -21,7 +20,6 @@ WIDE = 8                 # bits of the leading coefficient
 MOST = 5                 # bits of any other
 LEFT = 1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.0025      # of a normal's variance, after so many bits (Max, 1960)
 STEPS = 16               # of a gain, to a factor of 2
-TRIED = 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3     # times the factor that makes a token's numbers of unit variance, before they are coded
 ROWS = 16                # of a matrix that kernels multiply at once: K_ROWS of formats/calibrated.h
 
 
@@ -218,13 +216,8 @@ class Calibrated(Encoding):
         c = t.coefficients(t.turned(x[..., t.order], at, back=True) - t.means(at), t.forward)
         weights = t.weights[:, None]
         rms = mx.sqrt((c * c * weights).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True))
-        plain, codes, most = mx.where(rms > 0, 1 / rms, 0.0), mx.zeros(c.shape, mx.int32), mx.full(rms.shape, -1.0)
-        for tried in TRIED:
-            found = (c[..., None] * (plain * tried)[..., None] > t.between[:, None]).sum(axis=-1).astype(mx.int32)
-            level = t.look_up(found)
-            closeness = mx.square((weights * c * level).sum(axis=-1, keepdims=True)) / (
-                weights * level * level).sum(axis=-1, keepdims=True)
-            codes, most = mx.where(closeness > most, found, codes), mx.where(closeness > most, closeness, most)
+        unit = c * mx.where(rms > 0, 1 / rms, 0.0)
+        codes = (unit[..., None] > t.between[:, None]).sum(axis=-1).astype(mx.int32)
         level = t.look_up(codes)
         gain = (weights * c * level).sum(axis=-1) / (weights * level * level).sum(axis=-1)
         top = (1 << WIDE) - 1

@@ -6,8 +6,7 @@ from all other tokens, and attended to most.
 A head's Hadamard rotation makes its numbers close to normal ones, so that the codes are the Lloyd-Max levels of a unit
 normal (Max, "Quantizing for minimum distortion", 1960), here the multiples of one step that are nearest to them: CPUs
 multiply bytes, and 0.1 % more error is what that costs. The scale is the one that leaves the product of a vector with its
-own code as it was: <x, x> / <x, levels>. For K, several factors before coding are tried and the one is taken whose codes point
-closest to where the numbers do; it takes a fifth off the squared error. Kernels rotate q and the output, never the pages.
+own code as it was: <x, x> / <x, levels>. Kernels rotate q and the output, never the pages.
 """
 
 import mlx.core as mx
@@ -22,30 +21,15 @@ _ALL = mx.array([-x for x in reversed(LEVELS)] + list(LEVELS), mx.float32)
 _BETWEEN = mx.array([(a + b) / 2 for a, b in zip(LEVELS, LEVELS[1:])], mx.float32)
 
 
-TRIED = 0.84, 0.94, 1.04, 1.14, 1.24         # times the factor that makes numbers of unit variance: for K
-
-
-def quantize(x, search=False):
-    """(codes uint32 [..., d], scales float32 [...]) of x [..., d]. What is not finite makes the scale NaN. search: the best of
-    TRIED."""
+def quantize(x):
+    """(codes uint32 [..., d], scales float32 [...]) of x [..., d]. What is not finite makes the scale NaN."""
     square = (x * x).sum(axis=-1, keepdims=True)
-    factor = mx.where(square > 0, mx.rsqrt(square / x.shape[-1]), 0.0)
-    if search:
-        most, plain, factor = mx.full(factor.shape, -1.0), factor, mx.zeros(factor.shape)
-        for tried in TRIED:
-            levels = _ALL[_codes(x * (plain * tried))]
-            closeness = mx.square((x * levels).sum(axis=-1, keepdims=True)) / mx.square(levels).sum(axis=-1, keepdims=True)
-            factor, most = mx.where(closeness > most, plain * tried, factor), mx.where(closeness > most, closeness, most)
-    codes = _codes(x * factor)
+    unit = x * mx.where(square > 0, mx.rsqrt(square / x.shape[-1]), 0.0)
+    steps = (mx.abs(unit)[..., None] > _BETWEEN).sum(axis=-1)
+    codes = mx.where(unit >= 0, 8 + steps, 7 - steps).astype(mx.uint32)
     product = (x * _ALL[codes]).sum(axis=-1)
     square = square.squeeze(-1)
     return codes, mx.where(square == 0, 0.0, square / product)
-
-
-def _codes(unit):
-    """uint32, of the levels nearest to numbers."""
-    steps = (mx.abs(unit)[..., None] > _BETWEEN).sum(axis=-1)
-    return mx.where(unit >= 0, 8 + steps, 7 - steps).astype(mx.uint32)
 
 
 class K(Encoding):
@@ -67,7 +51,7 @@ class K(Encoding):
         outlier = mx.take_along_axis(x, far[..., None], axis=-2)
         mean = rotate((total - outlier) / (page - 1)).astype(mx.float16)
         x = rotate(x) - mean.astype(mx.float32)
-        codes, scales = quantize(x, search=True)
+        codes, scales = quantize(x)
         scales = mx.where(mx.arange(page) == far, -0.0, scales)
         kept = [half_words(a.squeeze(-2)) for a in (mean, mx.take_along_axis(x, far[..., None], axis=-2))]
         return mx.concatenate([k_rows(deal(codes, 4)), half_words(scales), *kept], axis=-1)
