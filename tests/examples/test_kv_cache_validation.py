@@ -27,7 +27,7 @@ def test_all_checks_pass(smollm2_gguf):
      "a.PageAllocator.release = lambda self, pages: old(self, pages[1:])", "pages"),
     # a tail that is not written
     ("import mlxr, mlxr.batch as b; old = b.build_batch\n"
-     "def build(*args):\n    made = old(*args)\n    made.tail_rows = None\n    return made\n"
+     "def build(*args, **options):\n    made = old(*args, **options)\n    made.tail_rows = None\n    return made\n"
      "b.build_batch = build\nimport mlxr.runner as r; r.build_batch = build", "from the cache and from scratch"),
 ], ids=["lost page", "lost tail"])
 def test_it_finds_a_broken_cache(smollm2_gguf, change, failure):

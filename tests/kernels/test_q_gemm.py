@@ -6,7 +6,7 @@ from kernels.gate import Gate, needs_simulator, relative
 from kernels.matrices import ALL_AFFINE, FORMS, KINDS, SLOW_IF_RARE, activations, matrix, name, needs_compiler, plain
 from kernels.test_q_gemv import EPS, fused, oracle
 
-from mlxr.kernels import library, q_gemm, q_gemm_int8, q_matmul
+from mlxr.kernels import host_build, library, q_gemm, q_matmul
 from mlxr.kernels.stored import affine, stored
 
 FEW = q_matmul.GEMV_ROWS["host"]
@@ -32,7 +32,7 @@ def test_every_type(kind):
 @needs_compiler
 @pytest.mark.parametrize("rows,which", [(1, "q_gemv"), (FEW, "q_gemv"), (FEW + 1, "q_gemm"), (40, "q_gemm")])
 def test_matmul_picks_by_rows(rows, which, monkeypatch):
-    monkeypatch.setattr(q_gemm_int8, "_has_products", lambda: False)
+    monkeypatch.setattr(host_build, "has_byte_products", lambda: False)
     w, decoded = matrix("Q4_1", 96, 320)
     x, before = activations(rows, 1, 320), library.used[which, "host"]
     y = q_matmul.apply(mx.array(x), w, "Q4_1", residual=mx.ones((rows, 1, 96)))

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from safetensors.numpy import save_file
 
 from mlxr.errors import ConfigError, UnsupportedModel, WeightsError
-from mlxr.kernels import library, q_gemm_int8
+from mlxr.kernels import host_build, library
 from mlxr.models import build
 from mlxr.models.build import choose_dtype, load_model
 from mlxr.models.linear import QuantEmbedding, QuantLinear
@@ -71,7 +71,7 @@ def nbytes(model):
 
 @pytest.mark.parametrize("products", [False, True])
 def test_the_real_gguf_equals_its_dequantized_folder(smollm2_gguf, smollm2_fp32, backend, products, monkeypatch):
-    monkeypatch.setattr(q_gemm_int8, "_has_products", lambda: products)
+    monkeypatch.setattr(host_build, "has_byte_products", lambda: products)
     ids = mx.array([[1, 9690, 198, 2683, 359, 253, 5356, 5646]])
     checkpoint = open_checkpoint(smollm2_gguf)
     packed, host = load_model(checkpoint), backend == "host"
