@@ -56,7 +56,9 @@ def test_products_of_integers_and_of_floats(kv, products, monkeypatch):
             # The oracle encodes with the twin: a rotated page's scale may be rounded to its neighbour.
             compare(story, counts, tolerance=2e-4 if "q4" in kv else 1e-5)
         batch, q, k, v, tails = story.write({b: 1})
-        for part in (slice(0, story.format.k.words(32, 64)), slice(story.format.k.words(32, 64), None)):
+        for name, part in (("k", slice(0, story.format.k.words(32, 64))), ("v", slice(story.format.k.words(32, 64), None))):
+            if f"{name}:f16" in kv:
+                continue                                                    # a CPU reads those as large numbers: formats/f16.h
             bad = np.array(story.pool.records)
             bad[story.sequences[b].pages[0], 0, part] = 0x7E007E00          # of whatever is there: fp16 NaN for the scales
             out = attend(q, k, v, *tails, mx.array(bad), story.format, batch, 0.125)

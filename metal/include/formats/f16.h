@@ -1,7 +1,8 @@
 // Page format f16: K and V as half precision numbers, two in a word, the lower channel in the low half.
 #include "pages.h"
 #if HOST
-// A CPU widens a half fastest by moving its bits: the value comes out times 2^-112, exactly (infinities excepted).
+// A CPU widens a half fastest by moving its bits: the value comes out times 2^-112, exactly. (Infinities
+// and NaN excepted, which become 65536 and more.)
 inline vfloat half_code(vuint w, int j) { return as_float(vuint(vint(j == 0 ? w << 16 : w) >> 3) & 0x8fffe000u); }
 #define HALF_WIDEN 0x1p112f
 #else
