@@ -126,17 +126,22 @@ def test_twin(kind):
     assert relative(y, oracle(activations(2, k), decoded, **options)) < 1e-5
 
 
+def check_one_row(k, kind):
+    """A kernel for one row of x against the oracle, at every shape of this type."""
+    for n, width in shapes_of(kind):
+        w, decoded = matrix(kind, n, width)
+        groups, ints, shared = q_gemv.launch(k, n, width)
+        (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
+        assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
+
+
 @needs_compiler
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "Q4_0", "F16", affine(3, 64), affine(8, 32), "Q4_K", "MXFP4", *SLOW_REST], ids=name)
 def test_no_index_outside(kind):
     """A checked build on exact buffers; and both ways of reading rows."""
     for stream in (True, False) if stored(kind).in_order else (False,):
         k = q_gemv.kernel(kind, 1, on="host", checked=True, stream=stream)
-        for n, width in shapes_of(kind):
-            w, decoded = matrix(kind, n, width)
-            groups, ints, shared = q_gemv.launch(k, n, width)
-            (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
-            assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
+        check_one_row(k, kind)
 
 
 @needs_compiler
@@ -157,11 +162,7 @@ def test_other_cpus(kind, form):
 @pytest.mark.parametrize("kind", ["Q4_K", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Q3_K", "MXFP4"))])
 def test_cpus_without_products_of_bytes(kind):
     k = q_gemv.kernel(kind, 1, on="host", products=False)
-    for n, width in shapes_of(kind):
-        w, decoded = matrix(kind, n, width)
-        groups, ints, shared = q_gemv.launch(k, n, width)
-        (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
-        assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
+    check_one_row(k, kind)
 
 
 @needs_compiler
