@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 
 from .. import _version
@@ -32,6 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv=None):
     """Run the command line. Returns the exit code."""
+    interrupts = _watch_interrupts()
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()                           # a reader that went away is noticed here, not after the end
@@ -42,9 +44,35 @@ def main(argv=None):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("", file=sys.stderr, flush=True)
-        os._exit(130)        # at once: the engine's thread may be in the middle of loading, and cannot be asked to stop
+    except (KeyboardInterrupt, ImportError) as e:    # an import that is interrupted may say that it was built badly
+        if isinstance(e, ImportError) and not interrupts:
+            raise
+        _interrupted()
+
+
+def _interrupted():
+    print("", file=sys.stderr, flush=True)
+    os._exit(130)            # at once: the engine's thread may be in the middle of loading, and cannot be asked to stop
+
+
+def _watch_interrupts():
+    """A list that is empty until Ctrl-C. One that falls into a callback, which cannot raise, ends the process too."""
+    seen = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return seen                                  # ignored by who started this process, or a test's own
+
+    def handler(number, frame):
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    def unraisable(report, usual=sys.unraisablehook):
+        if isinstance(report.exc_value, KeyboardInterrupt):
+            _interrupted()
+        usual(report)
+
+    signal.signal(signal.SIGINT, handler)
+    sys.unraisablehook = unraisable
+    return seen
 
 
 def _run(argv):
