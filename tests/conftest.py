@@ -7,6 +7,11 @@ os.environ.setdefault("MLXR_PRECOMPILE", "1")     # hundreds of kernels are comp
 
 import mlxr  # noqa: F401  (before any test imports mlx: it decides which BLAS MLX uses)
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault, and a commit is judged by the same examples each time; --slow looks for new ones.
+settings.register_profile("fixed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("new", settings.get_profile("fixed"), derandomize=False)
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
@@ -14,6 +19,10 @@ SHARED = REPO.parent / "shared"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_configure(config):
+    settings.load_profile("new" if config.getoption("--slow") else "fixed")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -80,7 +80,7 @@ def test_preemption_gives_the_same_texts(model):
     assert small == large and engine.preemptions > 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_joining_leaving_and_cancelling(model, data):
     """Requests that come and go at random steps: pages conserved after each, and every answer as if it were alone."""

@@ -32,7 +32,7 @@ def test_the_earliest_stop_string_wins():
     assert feed(("b", "ab"), ["xxab"]) == ("xx", "ab")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3), st.lists(st.text("abc", max_size=4), min_size=1, max_size=8))
 def test_same_as_searching_the_whole_text(stops, pieces):
     text, (out, found) = "".join(pieces), feed(tuple(stops), pieces)

@@ -138,7 +138,7 @@ def test_preempts_the_latest_and_recomputes_it():
 
 
 @pytest.mark.parametrize("align", [False, True])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_everything_finishes_and_nothing_is_lost(align, data):
     draw = data.draw

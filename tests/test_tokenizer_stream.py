@@ -36,7 +36,7 @@ def streamed(tokenizer, ids, **options):
     return pieces, stream.finish()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data(), skip=st.booleans(), continues=st.booleans())
 @pytest.mark.parametrize("kind", ["smollm2", "spm"])
 def test_pieces_together_are_the_decoded_text(kind, data, skip, continues, request):
@@ -48,7 +48,7 @@ def test_pieces_together_are_the_decoded_text(kind, data, skip, continues, reque
     assert "".join(pieces) + rest == tokenizer.decode(ids, skip_special=skip, continues=continues)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(max_size=60))
 @pytest.mark.parametrize("kind", ["smollm2", "spm"])
 def test_any_text_comes_back(kind, text, request):

@@ -9,6 +9,7 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from .errors import ApiError, as_api_error
@@ -53,6 +54,8 @@ class Doors:
         try:
             answer = self._answer_here(scope, headers, allowed)
             await (answer or self.app)(scope, receive, labelled)
+        except ClientDisconnect:
+            pass                                         # nobody is there to be answered
         except ApiError as e:
             await error_response(scope["path"], e, request_id)(scope, receive, labelled)
         except Exception as e:

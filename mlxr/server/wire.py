@@ -68,13 +68,16 @@ class Bodies:
 
 
 async def while_connected(request, work, job):
-    """await work, which uses a job; end both when the client goes away. The job is closed in any case."""
+    """await work, which uses a job; end both when the client goes away. The job is closed in any case.
+
+    Raises ClientDisconnect when it has gone.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise asyncio.CancelledError
+            raise ClientDisconnect
         return task.result()
     finally:
         job.close()

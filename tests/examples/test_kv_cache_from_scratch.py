@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 EXAMPLE = Path(scratch.__file__)
 FORMS = {"exact": FloatPages("f8"), "fp16": FloatPages("f2"), "int8": Int8Pages()}
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 heads = st.sampled_from([(1, 1), (4, 4), (4, 1), (6, 2), (5, 1), (6, 3)])  # (query heads, KV heads)
 forms = st.sampled_from(sorted(FORMS))

@@ -15,7 +15,7 @@ def environment():
     return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PYTHONUNBUFFERED": ""}
 
 
-def mlxr(*args, stdin="", timeout=120):
+def mlxr(*args, stdin="", timeout=300):
     """The finished process: returncode, stdout, stderr (text)."""
     return subprocess.run([*MLXR, *map(str, args)], input=stdin, capture_output=True, text=True, timeout=timeout,
                           env=environment())
@@ -41,7 +41,7 @@ class Terminal:
         os.close(child)
         self.seen = ""                       # what was shown since the last wait
 
-    def wait(self, text, timeout=60):
+    def wait(self, text, timeout=180):
         """Text shown up to and with `text`."""
         end = time.monotonic() + timeout
         while text not in self.seen:
@@ -57,7 +57,7 @@ class Terminal:
     def send(self, text):
         os.write(self._fd, text.encode())
 
-    def end(self, timeout=30):
+    def end(self, timeout=120):
         """(exit code, what was shown since the last wait)."""
         code = self.process.wait(timeout)
         while select.select([self._fd], [], [], 0)[0]:

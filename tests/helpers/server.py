@@ -22,7 +22,7 @@ class Server:
                                         env={**environment(), **(env or {})})
         self.url = self.wait(r"serving .* on (http://\S+)")[1]
 
-    def wait(self, pattern, timeout=90):
+    def wait(self, pattern, timeout=180):
         """Wait until the log has this; the match."""
         end = time.monotonic() + timeout
         while True:
@@ -40,7 +40,7 @@ class Server:
         self.log = os.pread(self._file.fileno(), size, 0).decode(errors="replace")
         return self.log
 
-    def ask(self, path, body=None, headers=None, method=None, timeout=60):
+    def ask(self, path, body=None, headers=None, method=None, timeout=180):
         """(status, parsed JSON or text, headers). body: JSON, or bytes as they are."""
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
@@ -54,7 +54,7 @@ class Server:
     def stats(self):
         return self.ask("/stats")[1]
 
-    def idle(self, timeout=20):
+    def idle(self, timeout=60):
         """Wait until nothing runs; the stats then."""
         end = time.monotonic() + timeout
         while True:

@@ -8,7 +8,7 @@ def engine_threads():
     return [t for t in threading.enumerate() if t.name == "mlxr-engine"]
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

@@ -44,7 +44,7 @@ def test_check_finds_a_lost_page():
         a.check([table[:1]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["take", "share", "release"]), st.integers(0, 6)), max_size=60))
 def test_conservation(steps):
     a, tables = PageAllocator(20), []

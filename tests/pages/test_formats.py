@@ -169,7 +169,7 @@ def test_what_is_no_number_does_not_become_one(name, bad):
                 assert not np.isfinite(out[3, 5]) and (kind == "v" or np.isfinite(out[7]).all() or not e.before_rope)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_combination(data):
     """k:A,v:B of any two, in any order and with options, at any page size."""

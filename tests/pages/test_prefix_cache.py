@@ -163,7 +163,7 @@ class Ints:
         s.check()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_no_sequence_ever_reads_a_page_of_other_tokens(data):
     """Random requests over few tokens, which share much, in a small pool, with priorities, salts and cancellations."""

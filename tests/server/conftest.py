@@ -14,5 +14,5 @@ def server(smollm2_gguf):
 
 @pytest.fixture(scope="session")
 def client(server):
-    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60) as c:
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=180) as c:
         yield c

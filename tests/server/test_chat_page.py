@@ -29,7 +29,7 @@ def browser():
     driver.quit()
 
 
-def until(what, seconds=60):
+def until(what, seconds=180):
     end = time.monotonic() + seconds
     while True:
         value = what()

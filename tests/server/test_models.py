@@ -32,7 +32,7 @@ def test_models_come_and_go(smollm2_gguf):
         assert answers[0]["choices"] == answers[1]["choices"]
         assert server.ask("/v1/models/second")[1]["loaded"] and server.ask("/stats?model=first")[1]["loaded"] is False
 
-        busy = threading.Thread(target=server.ask, args=(CHAT, {**SKY, "model": "second", "max_tokens": 300, "ignore_eos": True}))
+        busy = threading.Thread(target=server.ask, args=(CHAT, {**SKY, "model": "second", "max_tokens": 600, "ignore_eos": True}))
         busy.start()
         while not server.ask("/stats?model=second")[1]["running"]:
             time.sleep(0.01)
@@ -43,7 +43,7 @@ def test_models_come_and_go(smollm2_gguf):
         assert status == 500 and "/no/such/model" in answer["error"]["message"]
         assert server.ask(CHAT, {**SKY, "model": "third"})[0] == 404
         assert server.ask(CHAT, SKY)[1]["choices"] == answers[0]["choices"]      # the default comes back after the failure
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while loaded(server):
             assert time.monotonic() < deadline
             time.sleep(0.1)

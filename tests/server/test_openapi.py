@@ -35,7 +35,7 @@ def test_no_request_of_the_document_gives_a_500(smollm2_gguf):
         for found in schema.get_all_operations():
             operation = found.ok()
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
-                @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)
+                @settings(max_examples=60, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None)
                 @given(case=operation.as_strategy(generation_mode=mode))
                 def ask(case):
                     operation = case.operation

@@ -159,7 +159,7 @@ def test_truncated_anywhere(tmp_path, tiny_bytes, part):
     refused(tmp_path / "cut.gguf", tiny_bytes[:int(len(tiny_bytes) * part)], "truncated")
 
 
-@settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8) | st.sampled_from(_NASTY)),
                         min_size=1, max_size=4),
        cut=st.one_of(st.none(), st.integers(0, 6000)))
