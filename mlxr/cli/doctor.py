@@ -14,6 +14,7 @@ EXAMPLES = """examples:
 
 A kernel that is wrong is noted in the tuning table in the cache folder: from then on its place is taken by plain MLX
 operations on this machine, until mlxr, MLX or the kernel is another or `mlxr doctor` finds it right. The exit code is 1.
+Ctrl-C prints what was found so far, and changes no table; the exit code is 130.
 """
 
 
@@ -37,7 +38,7 @@ def run(args):
         print(json.dumps(found.report))
     else:
         print(*_lines(found.report), sep="\n")
-    return 0 if found.report["ok"] else 1
+    return 130 if found.report["interrupted"] else 0 if found.report["ok"] else 1
 
 
 def _lines(r):
@@ -70,7 +71,7 @@ def _lines(r):
         yield f"tuning table: {r['table']}"
     wrong = sorted({k["kernel"] for k in r["kernels"] if not k["ok"]})
     yield f"WRONG: {', '.join(wrong)}; plain MLX operations take their place on this machine. Please report this page." if wrong else (
-        "all is well" if r["ok"] else "NOT WELL: see above")
+        "NOT WELL: see above" if not r["ok"] else "interrupted: what was examined is well" if r["interrupted"] else "all is well")
 
 
 def _kernel_lines(r):

@@ -6,6 +6,7 @@ import os
 import pkgutil
 import signal
 import sys
+import threading
 
 from .. import _version
 from ..errors import MlxrError
@@ -58,8 +59,9 @@ def _interrupted():
 def _watch_interrupts():
     """A list that is empty until Ctrl-C. One that falls into a callback, which cannot raise, ends the process too."""
     seen = []
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return seen                                  # ignored by who started this process, or a test's own
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return seen                                  # ignored by who started this process, or not ours to take
 
     def handler(number, frame):
         seen.append(number)

@@ -30,16 +30,26 @@ class Examination:
             backend = library.backend()
             self.report = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "model": self.path and str(self.path),
                            "system": machine.system(), "memory": machine.memory(), "kernels": [], "products": [],
-                           "donation": None, "notes": [f"not measured: {x}" for x in self.left], "table": None}
+                           "donation": None, "interrupted": False, "notes": [f"not measured: {x}" for x in self.left], "table": None}
             if backend == "reference":
                 self.report["notes"].append("no kernel runs here: MLX's own operations compute everything")
             else:
-                self._kernels()
-                self.report["donation"] = machine.donation() if not self.wrong.get("seal") else None
-        if backend != "reference":
+                self._examine()
+        if backend != "reference" and not self.report["interrupted"]:
             self._store(backend)
         self.report["ok"] = not self.wrong and (self.report["donation"] or {"ok": not self.wrong})["ok"]
         return self
+
+    def _examine(self):
+        """Ctrl-C keeps what was found, once there is something."""
+        try:
+            self._kernels()
+            self.report["donation"] = machine.donation() if not self.wrong.get("seal") else None
+        except KeyboardInterrupt:
+            if not self.report["kernels"]:
+                raise
+            self.report["interrupted"] = True
+            self.report["notes"].append("interrupted: what follows was not examined, and the tuning table stays as it was")
 
     def _kernels(self):
         cases = list(kernel_cases(self.every))

@@ -11,8 +11,9 @@ import pytest
 from helpers.command import environment
 from kernels.matrices import needs_compiler
 
-from mlxr.doctor import products
-from mlxr.doctor.kernels import kernel_cases
+from mlxr.cli.main import main
+from mlxr.doctor import examination, products
+from mlxr.doctor.kernels import examine, kernel_cases
 from mlxr.errors import ConfigError
 from mlxr.home import cache_home
 from mlxr.kernels import library, source, tuning
@@ -108,6 +109,24 @@ def test_a_kernel_that_does_not_compile_is_found(machine):
     assert result.returncode == 1
     r = json.loads(result.stdout)
     assert [k["kernel"] for k in r["kernels"] if not k["ok"]] == ["rope"] and not r["ok"]
+
+
+@needs_compiler
+def test_ctrl_c_keeps_what_was_found_and_changes_no_table(monkeypatch, capsys):
+    stored, seen = [], []
+    monkeypatch.setattr(tuning, "store", lambda *a: stored.append(a))
+
+    def interrupted(planned):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(planned.kernel)
+        return examine(planned)
+
+    monkeypatch.setattr(examination, "examine", interrupted)
+    assert main(["doctor", "--no-timing"]) == 130
+    shown = capsys.readouterr().out
+    assert seen == ["read_bound", "rope"] and all(f"{name:11s} ok     1 of 1 right" in shown for name in seen)
+    assert "interrupted: what was examined is well" in shown and not stored and "merge" not in shown
 
 
 def test_without_kernels_it_says_so_and_is_content(tmp_path):
