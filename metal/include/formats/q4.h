@@ -56,7 +56,7 @@ inline vfloat v_scale(vfloat factors) { return factors; }
 #endif
 
 #ifdef SEALING
-// The code of a number of unit variance: by how many of the midpoints between levels its size exceeds.
+// The code of a number: by how many of the midpoints between levels its size exceeds.
 inline vint q4_code(vfloat x) {
     vfloat a = abs(x);
     vint n = 0;
@@ -69,8 +69,9 @@ inline vint q4_code(vfloat x) {
     n = select(n, vint(7), a > 2.39414763f);
     return select(7 - n, n + 8, x >= 0.0f);
 }
-// What its numbers are times to have unit variance, and the scale of the codes: <x, x> / <x, levels>.
-inline float q4_unit(float square, float n) { return square > 0.0f ? rsqrt(square / n) : 0.0f; }
+// What a vector is times before it is coded: its largest number comes a little beyond the last level. And the scale of the
+// codes: <x, x> / <x, levels>.
+inline float q4_unit(float square, float largest) { return square > 0.0f ? 2.88f / largest : 0.0f; }
 inline float q4_scale(float square, float product) { return square == 0.0f ? 0.0f : square / product; }
 #ifdef K_Q4
 // Sums of channels over each SIMD-group's tokens; then the token farthest from their mean, which all look for; codes, gathered in threadgroup memory; then lines of them.
@@ -130,13 +131,14 @@ inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg,
         key x;
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) x.v[c][0] = vfloat(ld(from, lane + 32 * c, first(lane, DK - 32 * c)));
         hadamard<K_STAGES>(x, lane);
-        vfloat square = 0.0f, product = 0.0f;
+        vfloat square = 0.0f, product = 0.0f, largest = 0.0f;
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
             x.v[c][0] = x.v[c][0] - mean.v[c][0];
             square += x.v[c][0] * x.v[c][0];
+            largest = max(largest, abs(x.v[c][0]));
         }
         if (t == outlier) q4_halves(rec + AT_KO, x, lane);
-        float all = simd_sum(square), unit = q4_unit(all, DK);
+        float all = simd_sum(square), unit = q4_unit(all, simd_max(largest));
         UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
             vint code = q4_code(x.v[c][0] * unit);
             product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));
@@ -161,9 +163,12 @@ inline void k_third(thread const source&, dptr<uint> rec, vlane lane, int sg, tp
 // The codes of a token, in its numbers' place; its scale goes to the record.
 inline void code_v(dptr<uint> rec, vlane lane, int t, thread token& x) {
     hadamard<V_STAGES>(x, lane);
-    vfloat square = 0.0f, product = 0.0f;
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) square += x.v[c][0] * x.v[c][0];
-    float all = simd_sum(square), unit = q4_unit(all, DV);
+    vfloat square = 0.0f, product = 0.0f, largest = 0.0f;
+    UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
+        square += x.v[c][0] * x.v[c][0];
+        largest = max(largest, abs(x.v[c][0]));
+    }
+    float all = simd_sum(square), unit = q4_unit(all, simd_max(largest));
     UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
         vint code = q4_code(x.v[c][0] * unit);
         product += x.v[c][0] * pick16(Q4_LEVELS, vuint(code));

@@ -5,8 +5,10 @@ from all other tokens, and attended to most.
 
 A head's Hadamard rotation makes its numbers close to normal ones, so that the codes are the Lloyd-Max levels of a unit
 normal (Max, "Quantizing for minimum distortion", 1960), here the multiples of one step that are nearest to them: CPUs
-multiply bytes, and 0.1 % more error is what that costs. The scale is the one that leaves the product of a vector with its
-own code as it was: <x, x> / <x, levels>. Kernels rotate q and the output, never the pages.
+multiply bytes, and 0.1 % more error is what that costs. Before it is coded, a vector is brought to where its largest number
+is a little beyond the last level: 15 % less squared error for 64 numbers than with unit variance, and 9 % for 128. The scale
+of its codes is the one that leaves the product of the vector with them as it was: <x, x> / <x, levels>. Kernels rotate q and
+the output, never the pages.
 """
 
 import mlx.core as mx
@@ -17,18 +19,18 @@ from ..record import deal, dealt, half_words, halves, k_rows, k_words
 # Upper half of the 16 levels; metal/include/formats/q4.h has the same.
 STEP = 1 / 45.11
 LEVELS = tuple(n * STEP for n in (6, 18, 30, 43, 57, 73, 93, 123))
+PEAK = 2.88              # where a vector's largest number is put among them
 _ALL = mx.array([-x for x in reversed(LEVELS)] + list(LEVELS), mx.float32)
 _BETWEEN = mx.array([(a + b) / 2 for a, b in zip(LEVELS, LEVELS[1:])], mx.float32)
 
 
 def quantize(x):
     """(codes uint32 [..., d], scales float32 [...]) of x [..., d]. What is not finite makes the scale NaN."""
-    square = (x * x).sum(axis=-1, keepdims=True)
-    unit = x * mx.where(square > 0, mx.rsqrt(square / x.shape[-1]), 0.0)
+    square = (x * x).sum(axis=-1)
+    unit = x * mx.where(square > 0, PEAK / mx.abs(x).max(axis=-1), 0.0)[..., None]
     steps = (mx.abs(unit)[..., None] > _BETWEEN).sum(axis=-1)
     codes = mx.where(unit >= 0, 8 + steps, 7 - steps).astype(mx.uint32)
     product = (x * _ALL[codes]).sum(axis=-1)
-    square = square.squeeze(-1)
     return codes, mx.where(square == 0, 0.0, square / product)
 
 
