@@ -71,7 +71,7 @@ inline vint q4_code(vfloat x) {
 }
 // What a vector is times before it is coded: its largest number comes a little beyond the last level. And the scale of the
 // codes: <x, x> / <x, levels>.
-inline float q4_unit(float square, float largest) { return square > 0.0f ? 2.88f / largest : 0.0f; }
+inline float q4_unit(float square, float largest) { return square > 0.0f ? 2.9f / largest : 0.0f; }
 inline float q4_scale(float square, float product) { return square == 0.0f ? 0.0f : square / product; }
 #ifdef K_Q4
 // Sums of channels over each SIMD-group's tokens; then the token farthest from their mean, which all look for; codes, gathered in threadgroup memory; then lines of them.

@@ -19,7 +19,7 @@ from ..record import deal, dealt, half_words, halves, k_rows, k_words
 # Upper half of the 16 levels; metal/include/formats/q4.h has the same.
 STEP = 1 / 45.11
 LEVELS = tuple(n * STEP for n in (6, 18, 30, 43, 57, 73, 93, 123))
-PEAK = 2.88              # where a vector's largest number is put among them
+PEAK = 2.9              # where a vector's largest number is put among them
 _ALL = mx.array([-x for x in reversed(LEVELS)] + list(LEVELS), mx.float32)
 _BETWEEN = mx.array([(a + b) / 2 for a, b in zip(LEVELS, LEVELS[1:])], mx.float32)
 
