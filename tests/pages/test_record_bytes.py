@@ -6,8 +6,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxr.calibration import made_up
 from mlxr.pages.formats import lloyd, page_format
+from mlxr.pages.formats.calibrated import allocate
 from mlxr.pages.formats.q4 import LEVELS
+from mlxr.pages.spec import parse_kv
 
 P, D = 64, 64
 PLAIN = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
@@ -103,6 +106,48 @@ def test_rotated_v_of_few_bits_is_laid_out_as_record_md_says(name):
     levels = lloyd.LEVELS[3 if wide else 2]
     found = (np.array([-x for x in reversed(levels)] + list(levels))[codes] * 2.0 ** ((gains.astype(np.float64) - 160) / 8)) @ HADAMARD
     np.testing.assert_allclose(found, np.array(encoding.decode(mx.array(words), P, D)), rtol=2e-5, atol=2e-5)
+
+
+def turned(x, positions, frequencies):
+    """x [P, D], neighbours turned together by positions [P] times frequencies [D / 2]."""
+    z = (x[:, 0::2] + 1j * x[:, 1::2]) * np.exp(1j * np.outer(positions, frequencies))
+    return np.stack([z.real, z.imag], -1).reshape(x.shape)
+
+
+def read_calibrated_k(w, fitted, planes, page):
+    """[P, D] of the words of one head's K part: page number `page` of its sequence."""
+    words = w[:P // 32 * planes].reshape(P // 32, planes)
+    each = (words[:, None] >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(P, planes).astype(int)
+    gains = 2.0 ** ((bits(w[P // 32 * planes:], 8).reshape(P).astype(np.float64) - 128) / 16)
+    found, at = np.zeros((P, D)), 0
+    for d, width in enumerate(allocate(fitted["variances"][0].astype(np.float64), planes)):
+        codes = each[:, at:at + width] @ (1 << np.arange(width))
+        at += width
+        if width == 8:
+            found[:, d] = (codes - 128) * 2 * fitted["span"][0] / 254
+        elif width:
+            found[:, d] = fitted["levels"][0][2 ** width - 2 + codes] * gains
+    assert at == planes
+    inverse = fitted["inverse"][0]
+    size = inverse.shape[-1]
+    found = np.concatenate([found[:, b * size:(b + 1) * size] @ m.T for b, m in enumerate(inverse)], axis=1) + fitted["mean"][0]
+    if page == 0:
+        found[0] += fitted["first"][0]
+    out = np.zeros((P, D))
+    out[:, fitted["order"]] = turned(found, page * P + np.arange(P), fitted["frequencies"])
+    return out
+
+
+@pytest.mark.parametrize("page", [0, 3])
+@pytest.mark.parametrize("name", ["q3", "q2", "k:q3:block=16,v:q4"])
+def test_calibrated_k_is_laid_out_as_record_md_says(name, page):
+    made = made_up(parse_kv(name).format, 1, D, D, P, 8)
+    mx.random.seed(4)
+    k, at = mx.random.normal((1, P, D)), mx.array(page)
+    words = np.array(made.k.encode(k, at))
+    wanted = np.array(made.k.decode(mx.array(words), P, D, at))[0]
+    found = read_calibrated_k(words[0], made.k.tables.fitted, int(made.k.bits * D), page)
+    np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-4)
 
 
 def test_the_mixed_formats_k_is_laid_out_as_record_md_says():
