@@ -6,7 +6,7 @@
 //   RANK       (not 0) y += L t, before SWIGLU: see low_rank.h; t [B, RANK]
 //   STREAM 0   (GPU) a SIMD-group reads ROWS rows side by side, so that x is loaded once for them
 //   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
-//              memory, for every position of the stream. Floats of it: B * (T * (256 + 288) + SGS), T = K / gcd(K, 256)
+//              memory, for every position of the stream. Floats of it: B * (T * 288 + K + 256 + SGS * 1025), T = K / gcd(K, 256)
 //   BYTES 1    (STREAM 1) products of integers: each lane's x are three digits of 7 bits times a unit, exact to 2^-21 of
 //              the largest of its 8
 // A SIMD-group owns `own` rows of y. Grid: N / (own * SGS) threadgroups.
@@ -26,10 +26,17 @@ struct activation { vuint d[6]; vfloat unit; vuint total; };              // tot
 inline vuint packed(vint a, vint b, vint c, vint d) {
     return vuint(a & 255) | vuint(b & 255) << 8 | vuint(c & 255) << 16 | vuint(d) << 24;
 }
-inline activation in_units(vfloats t) {
+inline vfloat largest(vfloats t) {
+    vfloat most = abs(t.v[0]);
+    UNROLL for (int i = 1; i < 8; ++i) most = max(most, abs(t.v[i]));
+    return most;
+}
+inline vfloat added(vfloats t) {
+    return ((t.v[0] + t.v[1]) + (t.v[2] + t.v[3])) + ((t.v[4] + t.v[5]) + (t.v[6] + t.v[7]));
+}
+inline activation in_units(vfloats t, vfloat most) {      // most: the largest of t, or more
     activation a;
-    vfloat most = abs(t.v[0]), total = t.v[0];
-    UNROLL for (int i = 1; i < 8; ++i) { most = max(most, abs(t.v[i])); total = total + t.v[i]; }
+    vfloat total = added(t);
     vfloat scale = select(vfloat(0.0f), MOST / most, most > 0.0f);
     a.unit = most * (1.0f / MOST) + total * 0.0f;                         // not a number where one of x is none
     vint q[8], all = 0;
@@ -52,6 +59,7 @@ inline activation in_units(vfloats t) {
     a.d[1] = packed(q[4], q[5], q[6], q[7]);
     return a;
 }
+inline activation in_units(vfloats t) { return in_units(t, largest(t)); }
 inline void stage(tptr<float> s, activation a, vlane lane) {
     tptr<uint> words = tptr<uint>(s);
     UNROLL for (int i = 0; i < 6; ++i) words[lane + 32 * i] = a.d[i];
@@ -117,6 +125,16 @@ inline activation staged(tptr<float> s, vlane lane) {
 }
 #endif
 
+#if RANK && BYTES && FACTOR < 16
+#define LOW_BYTES 1                                       // products with L are of integers too
+#define FACTORS factor l,
+#define LOW_FACTOR LOW,
+#else
+#define LOW_BYTES 0
+#define FACTORS
+#define LOW_FACTOR
+#endif
+
 #if STREAM
 #ifndef AHEAD
 #define AHEAD 32                                          // steps that are prefetched
@@ -129,11 +147,11 @@ inline sums products(sums s, weights w, tptr<float> tile, int stride, vlane lane
     UNROLL for (int b = 0; b < B; ++b) s.v[b] = dot(s.v[b], q, staged(tile + b * stride, lane));
     return s;
 }
-// Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights.
-inline results multiply(weights w, tptr<float> tiles, vlane lane, int period, long row0, int rows, int K) {
-    results out;
+// Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
+// the lanes' sums of each row wait for the others.
+inline results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
     sums all, none;
-    UNROLL for (int b = 0; b < B; ++b) { out.y[b] = 0.0f; all.v[b] = 0.0f; none.v[b] = 0.0f; }
+    UNROLL for (int b = 0; b < B; ++b) { all.v[b] = 0.0f; none.v[b] = 0.0f; }
     int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
     for (int p = 0; p < total;) {
         while (left >= STEP) {                            // steps inside of a row
@@ -149,26 +167,33 @@ inline results multiply(weights w, tptr<float> tiles, vlane lane, int period, lo
             tile = tile + steps == period ? 0 : tile + steps;
         }
         sums part = none;
-        int n = left == 0 ? 0 : min(STEP, total - p), done = 0;
+        int n = left == 0 ? 0 : min(STEP, total - p);
         if (n == STEP) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, STEP);
         else if (n > 0) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, n);
         while (left <= n) {                               // rows end in the step, or before it
+            vbool here = vint(lane) < left / 8;
             UNROLL for (int b = 0; b < B; ++b) {
-                vfloat whole = all.v[b] + select(vfloat(0.0f), part.v[b], vint(lane) >= done && vint(lane) < left / 8);
-                out.y[b] = select(out.y[b], vfloat(simd_sum(whole)), vint(lane) == row);
+                ends[lane + (b * 32 + row) * 32] = all.v[b] + select(vfloat(0.0f), part.v[b], here);
+                part.v[b] = select(part.v[b], vfloat(0.0f), here);
                 all.v[b] = 0.0f;
             }
-            done = left / 8;
+#if LOW_BYTES
+            low_ahead(l, int(row0) + row + 32, 1);        // of the next 32 rows
+#endif
             left += K;
             row += 1;
         }
         left -= n;
-        UNROLL for (int b = 0; b < B; ++b) all.v[b] += select(vfloat(0.0f), part.v[b], vint(lane) >= done);
+        UNROLL for (int b = 0; b < B; ++b) all.v[b] += part.v[b];
         if (n > 0) {
             p += STEP;
             tile = tile + 1 == period ? 0 : tile + 1;
         }
     }
+    results out;
+    SG_BARRIER;
+    UNROLL for (int b = 0; b < B; ++b) out.y[b] = sum_rows(ends + b * 1024, lane, rows);
+    SG_BARRIER;
     return out;
 }
 inline void normed(thread results& out, tptr<float> squares, int K) {
@@ -218,7 +243,57 @@ inline results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, 
 }
 #endif
 
-#if RANK
+#if LOW_BYTES
+#define GIVEN digits
+#define LOW_WORDS (RANK / 8)                              // of a digit: two of each lane's eight numbers of t
+#define LOW_FLOATS (6 * LOW_WORDS + RANK / FGROUP + 1)    // for a row of t: digits, sums of groups, unit
+
+// t in digits, as x is, but in one unit; numbers that a word of L has in its bytes are together.
+inline void prepare(dptr<const XTYPE> t, tptr<float> to, vlane lane) {
+    for (int b = 0; b < B; ++b) {
+        tptr<float> mine = to + b * LOW_FLOATS;
+        vfloat most = 0.0f;
+        for (int j = 0; j < LOW_WORDS; j += 32) most = max(most, largest(of_word(t + (b * RANK + j * 8), lane, LOW_WORDS - j)));
+        float top = simd_max(most), sum = 0.0f;
+        for (int k = 0; k < RANK; k += FGROUP) {
+            float total = simd_sum(added(of_word(t + (b * RANK + k), lane, FGROUP / 8)));
+            st(mine, lane + (6 * LOW_WORDS + k / FGROUP), vfloat(total), first(lane, 1));
+            sum += total;
+        }
+        st(mine, lane + (LOW_FLOATS - 1), vfloat(top * (1.0f / MOST) + sum * 0.0f), first(lane, 1));
+        for (int j = 0; j < LOW_WORDS; j += 32) {
+            activation a = in_units(of_word(t + (b * RANK + j * 8), lane, LOW_WORDS - j), top);
+            UNROLL for (int i = 0; i < 6; ++i) st(tptr<uint>(mine), lane + (i * LOW_WORDS + j), a.d[i], first(lane, LOW_WORDS - j));
+        }
+    }
+}
+// A row of L a lane: its words from row on, and its groups from group on.
+template <typename I, typename J> inline void correct_rows(thread results& out, factor l, tptr<float> t, I row, J group) {
+    for (int k = 0; k < RANK; k += FGROUP) {
+        vint sums[B][3];
+        UNROLL for (int b = 0; b < B; ++b) UNROLL for (int i = 0; i < 3; ++i) sums[b][i] = 0;
+        UNROLL for (int n = 0; n < FGROUP / 32; ++n) {
+            byte_pairs c = bytes_of(l.w + (k / 32 + n) * FACTOR, row);
+            UNROLL for (int b = 0; b < B; ++b) UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 4; ++j) {
+                tptr<uint> digits = tptr<uint>(t + b * LOW_FLOATS) + (2 * i * LOW_WORDS + k / 8 + n * 4 + j);
+                sums[b][i] = dot4(dot4(sums[b][i], c.a[j], digits[0]), c.b[j], digits[LOW_WORDS]);
+            }
+        }
+        vfloat scale = vfloat(ld(l.scales + k / FGROUP, group)), offset = vfloat(ld(l.offsets + k / FGROUP, group));
+        UNROLL for (int b = 0; b < B; ++b) {
+            tptr<float> more = t + (b * LOW_FLOATS + 6 * LOW_WORDS);
+            vfloat sum = (vfloat(sums[b][0]) * 128.0f + vfloat(sums[b][1])) * 128.0f + vfloat(sums[b][2]);
+            out.y[b] += sum * (scale * more[RANK / FGROUP]) + offset * more[k / FGROUP];
+        }
+    }
+}
+// Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
+inline void correct(thread results& out, factor l, tptr<float> t, vlane lane, int row0, int rows) {
+    if (rows == 32) correct_rows(out, at_row(l, row0), t, spread<1, LOW_ROW>(lane), spread<1, RANK / FGROUP>(lane));
+    else correct_rows(out, at_row(l, row0), t, min(vint(lane), vint(rows - 1)) * LOW_ROW, min(vint(lane), vint(rows - 1)) * (RANK / FGROUP));
+}
+#elif RANK
+#define GIVEN t
 // Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
 inline void correct(thread results& out, factor l, dptr<const XTYPE> t, vlane lane, int row0, int rows) {
     vint row = row0 + min(vint(lane), vint(rows - 1));
@@ -249,28 +324,43 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
 #endif
               dptr<YTYPE> y, int N, int K, int own, int period, GRID) {
 #if STREAM
-    int length = period * STEP;
-    tptr<float> tiles = shared + B * length, squares = tiles + B * period * TILE;
-    SIMDGROUPS {                                          // x, normed, over and over, for `period` steps
+    int length = K + STEP;                                // of a row of x and its beginning again
+    tptr<float> tiles = shared + B * length, squares = tiles + B * period * TILE, sums_of = squares + B * SGS;
+#if LOW_BYTES
+    tptr<float> digits = sums_of + B * SGS * 1024;
+#endif
+    SIMDGROUPS {                                          // x, normed
         for (int b = 0; b < B; ++b) {
             vfloat sum = 0.0f;
-            for (int p = sg * 32; p < length; p += SGS * 32) {
-                vfloat v = vfloat(ld(x, lane + (b * K + p % K)));
+            for (int p = sg * 32; p < K; p += SGS * 32) {
+                vfloat v = vfloat(ld(x, lane + (b * K + p)));
 #ifdef NORM_EPS
-                if (p < K) sum += v * v;
-                v = v * vfloat(ld(norm, lane + p % K));
+                sum += v * v;
+                v = v * vfloat(ld(norm, lane + p));
 #endif
-                shared[lane + (b * length + p)] = v;
+                for (int at = p; at < length; at += K) shared[lane + (b * length + at)] = v;
             }
 #ifdef NORM_EPS
             st(squares, lane + (b * SGS + sg), vfloat(simd_sum(sum)), first(lane, 1));
 #endif
         }
+#if LOW_BYTES
+        if (sg == 0) {
+            low_ahead(LOW, tg.x * SGS * own, 32);
+#if SWIGLU
+            low_ahead(LOW, tg.x * SGS * own + N, 32);
+#endif
+            prepare(t, digits, lane);
+        }
+#endif
     }
     TG_BARRIER;
-    SIMDGROUPS {                                          // the same as the lanes of a step want it
-        for (int t = sg; t < B * period; t += SGS) {
-            stage(tiles + t * TILE, in_units(take(shared + t * STEP, lane, STEP)), lane);
+    SIMDGROUPS {                                          // as the lanes of each step want it
+        for (int i = sg; i < B * period; i += SGS) {
+            int from = i % period * STEP % K;
+            ahead(at(WEIGHTS, tg.x * SGS * own, 2 * i * STEP, K));        // of the first steps
+            ahead(at(WEIGHTS, tg.x * SGS * own, (2 * i + 1) * STEP, K));
+            stage(tiles + i * TILE, in_units(take(shared + (i / period * length + from), lane, STEP)), lane);
         }
     }
     TG_BARRIER;
@@ -280,23 +370,23 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
         for (int row0 = from; row0 < to; row0 += ROWS) {
             int rows = min(ROWS, to - row0);
 #if STREAM
-            results out = multiply(WEIGHTS, tiles, lane, period, row0, rows, K);
+            results out = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, period, row0, rows, K);
             normed(out, squares, K);
 #else
             results out = multiply(WEIGHTS, x, norm, lane, row0, rows, K);
 #endif
 #if RANK
-            correct(out, LOW, t, lane, row0, rows);
+            correct(out, LOW, GIVEN, lane, row0, rows);
 #endif
 #if SWIGLU
 #if STREAM
-            results up = multiply(WEIGHTS, tiles, lane, period, row0 + N, rows, K);
+            results up = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, period, row0 + N, rows, K);
             normed(up, squares, K);
 #else
             results up = multiply(WEIGHTS, x, norm, lane, row0 + N, rows, K);
 #endif
 #if RANK
-            correct(up, LOW, t, lane, row0 + N, rows);
+            correct(up, LOW, GIVEN, lane, row0 + N, rows);
 #endif
             UNROLL for (int b = 0; b < B; ++b) out.y[b] = out.y[b] / (1.0f + exp2(out.y[b] * -1.44269504f)) * up.y[b];
 #endif

@@ -126,6 +126,30 @@ LI int simd_max(vint a) {
     return m;
 #endif
 }
+// Lane r < n: the sum of the 32 numbers from p + 32 r on. Further lanes: anything; their memory is read.
+LI vfloat sum_rows(ptr<float> p, vlane, int n) {
+    for (int r = 0; r < n; ++r) { p.check(32 * r); p.check(32 * r + 31); }
+    vfloat s = 0.0f;
+#if LANES_AVX512
+#define LANES_ADD(a, b, how, x, y) (how(a, b, x) + how(a, b, y))          // halves of the numbers left of a, and of b
+    EACH if (k_ * W < n) {
+        __m512 v[16];
+        UNROLL for (int r = 0; r < 16; ++r) v[r] = (__m512)(read<fpart>(p.p + (k_ * W + r) * 32) + read<fpart>(p.p + (k_ * W + r) * 32 + 16));
+        UNROLL for (int r = 0; r < 8; ++r) v[r] = LANES_ADD(v[r], v[r + 8], _mm512_shuffle_f32x4, 0x44, 0xee);
+        UNROLL for (int r = 0; r < 4; ++r) v[r] = LANES_ADD(v[r], v[r + 4], _mm512_shuffle_f32x4, 0x88, 0xdd);
+        UNROLL for (int r = 0; r < 2; ++r) v[r] = LANES_ADD(v[r], v[r + 2], _mm512_shuffle_ps, 0x44, 0xee);
+        v[0] = LANES_ADD(v[0], v[1], _mm512_shuffle_ps, 0x88, 0xdd);
+        s.p[k_] = (fpart)_mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), v[0]);
+    }
+#else
+    vfloat4 v;
+    UNROLL for (int i = 0; i < 32; i += 4) {
+        load_quads(v, (const float*)p.p, vspread<1, 32, 1, 1, 0, 1, 32>{i}, n);
+        s += (v.x + v.y) + (v.z + v.w);
+    }
+#endif
+    return s;
+}
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
 LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
 LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }

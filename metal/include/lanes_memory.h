@@ -127,9 +127,7 @@ template <class T, class I> LI void load_quads(vfloat4& v, const T* p, I i, int 
         transpose(v, k_, r, std::make_integer_sequence<int, W>());
     }
 }
-template <class T> LI void load_words(vfloat4& v, const T* p, vint i) {      // 16 bytes a lane, at any address
-    int at[32];
-    memcpy(at, &i, sizeof at);
+template <class T> LI void load_words(vfloat4& v, const T* p, const int* at) {   // 16 bytes a lane, at any address
     EACH {
         fpart r[4];
         UNROLL for (int j = 0; j < 4; ++j) {
@@ -291,11 +289,24 @@ LANES_SPREAD, class M> LI vuint ld_word(ptr<const uchar> p, LANES_SPREAD_OF i, M
     }
     return v;
 }
+#if LANES_BIT_FIELDS
+template <int BITS, int FROM> LI vuint bit_fields(ptr<const uint> p, vprefix m) {
+    constexpr std::make_integer_sequence<int, 64> bytes{};
+    if (m.n) { p.check(0); p.check((m.n * BITS + 3) / 4 - 1); }
+    vuint v;
+    v.p[0] = bit_fields_part<BITS, FROM, 0>((const uchar*)p.p, m.n, bytes);
+    v.p[1] = bit_fields_part<BITS, FROM, 1>((const uchar*)p.p + W * BITS, m.n - W, bytes);
+    return v;
+}
+#endif
 // Four consecutive words a lane, of 32-bit words or of pairs of 16-bit units; no alignment beyond the element's.
-template <class T> LI vuint4 ld_words(ptr<const T> p, vint i) {
+template <class T, class I> LI vuint4 ld_words(ptr<const T> p, I i) {
     p.check(i, 32, 16 / sizeof(T) - 1);
     vfloat4 v;
-    load_words(v, p.p, i);
+    int at[32];
+    if constexpr (same<I, vint>::v) memcpy(at, &i, sizeof at);
+    else UNROLL for (int l = 0; l < 32; ++l) at[l] = lane_of(i, l);
+    load_words(v, p.p, at);
     return {as_uint(v.x), as_uint(v.y), as_uint(v.z), as_uint(v.w)};
 }
 template <class T> LI void prefetch(ptr<T> p, int n) { // n elements that a later step will read

@@ -79,6 +79,11 @@ inline int dot4(int sum, uint a, uint b) {                // sum + the four prod
     for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);
     return sum;
 }
+inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
+    float s = 0.0f;
+    for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];
+    return s;
+}
 inline float sum(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
 // M x 32 accumulators of one SIMD-group.

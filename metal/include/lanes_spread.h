@@ -105,6 +105,7 @@ template <class S, int K> struct window {
         typedef short mask __attribute__((vector_size(LANES_VB)));
         return (upart)LANES_SHUFFLE(mask, a, b, index<2 * W, 0>(S::off(K * W + U % W))...);
     }
+    template <int LO, int... L> static LI ipart from(std::integer_sequence<int, L...>) { return ipart{(S::off(K * W + L) - LO)...}; }
     static LI fpart halves(const ushort* p, int n) {    // each lane's own unit, as fp16
         int c = count(n);
         constexpr std::make_integer_sequence<int, 2 * W> units{};
@@ -126,6 +127,20 @@ template <class S, int K> struct window {
     }
 #endif
 };
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+#define LANES_BIT_FIELDS 1
+// Four numbers of BITS (2, 3, 5, 6) bits a lane, a byte each: from number 8 * lane + FROM on, of those that p has one after the other.
+template <int BITS, int FROM, int K, int... U> LI upart bit_fields_part(const uchar* p, int lanes, std::integer_sequence<int, U...>) {
+    constexpr int all = W * BITS, skip = BITS <= 4 ? 0 : FROM * BITS / 8, bit = FROM * BITS - 8 * skip, more = all > 64 ? all - 64 : 0;
+#define LANES_BYTE(u) ((u) / 4 * BITS + skip + (u) % 4 < all ? (u) / 4 * BITS + skip + (u) % 4 : all - 1)
+    int c = lanes >= W ? all : lanes <= 0 ? 0 : lanes * BITS, d = c - more;
+    bpart a = (bpart)_mm512_maskz_loadu_epi8(c >= 64 ? ~0ull : (1ull << c) - 1, p), b = a;
+    if constexpr (more > 0) b = (bpart)_mm512_maskz_loadu_epi8(d >= 64 ? ~0ull : d <= 0 ? 0 : (1ull << d) - 1, p + more);
+    upart w = (upart)LANES_SHUFFLE(bpart, a, b, char(LANES_BYTE(U) < 64 ? LANES_BYTE(U) : 64 + LANES_BYTE(U) - more)...);
+    constexpr bpart at = {char(U / 4 % 2 * 32 + bit + U % 4 * BITS)...};
+    return (upart)_mm512_multishift_epi64_epi8((__m512i)at, (__m512i)w) & (((1u << BITS) - 1u) * 0x01010101u);
+}
+#endif
 template <class V> LI V only(V v, int n) {                // zero but in the first n lanes: lanes may share a unit
     if (__builtin_constant_p(n) && n == 32) return v;
     EACH v.p[k_] = (decltype(v.p[k_] + v.p[k_]))((upart)v.p[k_] & (upart)(iota().p[k_] < n));
@@ -144,7 +159,19 @@ template <class S, int... K> LI vuint spread_bytes(const uchar* p, int n, std::i
 }
 #endif
 template <class S, int... K> LI vfloat spread_halves(const ushort* p, int n, std::integer_sequence<int, K...>) {
-    vfloat v; ((v.p[K] = window<S, K>::halves(p, n)), ...); return only(v, n);
+    vfloat v;
+#if LANES_AVX512
+    constexpr int lo = window<S, 0>::lo < window<S, 1>::lo ? window<S, 0>::lo : window<S, 1>::lo;
+    constexpr int hi = window<S, 0>::hi > window<S, 1>::hi ? window<S, 0>::hi : window<S, 1>::hi;
+    if constexpr (hi - lo < W) {                          // one load, and one conversion
+        int c = hi - lo + 1;
+        if (n < 32) { c = 0; for (int l = 0; l < n; ++l) if (S::off(l) - lo >= c) c = S::off(l) - lo + 1; }
+        __m512 all = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(__mmask16(low_bits(c)), p + lo));
+        ((v.p[K] = (fpart)_mm512_permutexvar_ps((__m512i)window<S, K>::template from<lo>(std::make_integer_sequence<int, W>()), all)), ...);
+        return only(v, n);
+    }
+#endif
+    ((v.p[K] = window<S, K>::halves(p, n)), ...); return only(v, n);
 }
 template <class S, int SKIP, class T, int... K> LI vuint2 spread_two(const T* p, std::integer_sequence<int, K...>) {
     vuint2 v; (window<S, K>::template two<SKIP>(p, v.x.p[K], v.y.p[K]), ...); return v;

@@ -37,3 +37,39 @@ inline block factors(factor l, vint row, int k) {
 #endif
     return b;
 }
+#if FACTOR < 16
+// 32 numbers of a row as bytes, `row` words from p on: byte i of a[j], of b[j]: numbers 8 j + i and 8 j + i + 4; of 4 bits 8 j + 2 i and 8 j + 2 i + 1.
+struct byte_pairs { vuint a[4], b[4]; };
+#define LOW_ROW (RANK / 32 * FACTOR)                      // words
+
+template <typename I> inline byte_pairs bytes_of(dptr<const uint> p, I row) {
+    byte_pairs c;
+#if FACTOR == 4
+    vuint4 w = ld_words(p, row);
+    c.a[0] = w.x & 0x0f0f0f0fu; c.a[1] = w.y & 0x0f0f0f0fu; c.a[2] = w.z & 0x0f0f0f0fu; c.a[3] = w.w & 0x0f0f0f0fu;
+    c.b[0] = w.x >> 4 & 0x0f0f0f0fu; c.b[1] = w.y >> 4 & 0x0f0f0f0fu; c.b[2] = w.z >> 4 & 0x0f0f0f0fu; c.b[3] = w.w >> 4 & 0x0f0f0f0fu;
+#else
+    vuint4 w = ld_words(p, row), v = ld_words(p + 4, row);
+    c.a[0] = w.x; c.b[0] = w.y; c.a[1] = w.z; c.b[1] = w.w;
+    c.a[2] = v.x; c.b[2] = v.y; c.a[3] = v.z; c.b[3] = v.w;
+#endif
+    return c;
+}
+inline factor at_row(factor l, int row) {
+    return factor{l.w + row * LOW_ROW, l.scales + row * (RANK / FGROUP), l.offsets + row * (RANK / FGROUP)};
+}
+inline void low_ahead(factor l, int row, int rows) {      // a hint that these rows are read soon
+    prefetch(l.w + row * LOW_ROW, rows * LOW_ROW);
+    prefetch(l.scales + row * (RANK / FGROUP), rows * (RANK / FGROUP));
+    prefetch(l.offsets + row * (RANK / FGROUP), rows * (RANK / FGROUP));
+}
+// Each lane's eight numbers of a row of t, in the order of those bytes; of n lanes.
+template <typename P> inline vfloats of_word(P t, vlane lane, int n) {
+    vfloats r = eight(ld4(t, lane * 8, first(lane, n)), ld4(t, lane * 8 + 4, first(lane, n)));
+#if FACTOR == 4
+    vfloats s = r;
+    UNROLL for (int i = 0; i < 8; ++i) r.v[i] = s.v[i % 4 * 2 + i / 4];
+#endif
+    return r;
+}
+#endif

@@ -71,3 +71,9 @@ def defines(low):
         return {"RANK": rank, "FACTOR": 16}
     how = dict(kind.defines)
     return {"RANK": rank, "FACTOR": how["BITS"], "FGROUP": how["GROUP"], "FTYPE": how["STYPE"]}
+
+
+def floats(defines):
+    """Of threadgroup memory that q_gemv, built with these macros, needs for each row of t: LOW_FLOATS there."""
+    rank = defines["RANK"]
+    return 6 * (rank // 8) + rank // defines["FGROUP"] + 1 if rank and defines["FACTOR"] < 16 else 0

@@ -14,7 +14,7 @@ from .twins import dequantize
 MOST_ROWS = 8
 STEP = 256  # weights of a step
 CHUNKS = 4  # threadgroups a thread, on the host
-WORTH = 24  # steps that a threadgroup does for each one whose activations it prepares
+WORTH = 64  # steps that a threadgroup does for each one whose activations it prepares
 
 
 @functools.lru_cache(None)
@@ -90,9 +90,10 @@ def launch(k, n, width):
     stream, sgs, own = k.defines["STREAM"], k.sgs, k.defines["ROWS"]
     period = width // math.gcd(width, STEP)
     if k.backend == "host":  # some chunks a thread: they share the prepared activations, and even out
-        groups = min(host_call.threads() * CHUNKS, n * width // (STEP * period * WORTH) if stream else n)
+        threads = host_call.threads()
+        groups = min(threads * CHUNKS if threads > 1 else 1, n * width // (STEP * period * WORTH)) if stream else min(threads * CHUNKS, n)
         own = max(8, -(-n // max(1, groups)))
-    shared = k.defines["B"] * (period * (STEP + 288) + sgs) if stream else 0
+    shared = k.defines["B"] * (period * 288 + width + STEP + sgs * 1025 + low_rank.floats(k.defines)) if stream else 0
     return -(-n // (own * sgs)), (n, width, own, period), shared
 
 

@@ -11,8 +11,8 @@
 struct weights { dptr<const uint> w; dptr<const STYPE> scales; dptr<const STYPE> offsets; };
 
 inline weights at(weights w, long row, int k, int K) {
-    long group = row * (K / GROUP) + k / GROUP;
-    return weights{w.w + (row * (K / 32 * BITS) + k / 32 * BITS), w.scales + group, w.offsets + group};
+    long group = row * (K / GROUP) + k / STEP * (STEP / GROUP);
+    return weights{w.w + (row * (K / 32 * BITS) + k / STEP * (STEP / 32 * BITS)), w.scales + group, w.offsets + group};
 }
 
 // Code i of the 8 lies in word HALF(i) of `words` at bit AT(i), and is used there: x is divided by UNIT(i). Of 4 bits, codes 0 to 3
@@ -86,14 +86,19 @@ inline vuint in_bytes(vuint w) {
     return w;
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int n) {
-    two_words t = words(w, lane, n / 8);
     eight_bytes e;
+#if LANES_BIT_FIELDS && BITS != 4 && BITS != 8
+    e.a = bit_fields<BITS, 0>(w.w, first(lane, n / 8));
+    e.b = bit_fields<BITS, 4>(w.w, first(lane, n / 8));
+#else
+    two_words t = words(w, lane, n / 8);
 #if BITS == 4
     e.a = t.of[0] & 0x0f0f0f0fu;
     e.b = t.of[0] >> 4 & 0x0f0f0f0fu;
 #else
     e.a = in_bytes(t.of[0]);
     e.b = in_bytes(t.of[HALF(4)] >> (AT(4)));
+#endif
 #endif
     e.scale = load_scale(w, lane, n / 8);
     e.offset = load_offset(w, lane, n / 8);

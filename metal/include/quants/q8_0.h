@@ -6,7 +6,7 @@
 #define WEIGHTS weights{w}
 struct weights { dptr<const ushort> w; };
 
-inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / 32 * 17)}; }
+inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / STEP * 136)}; }
 inline void ahead(weights w) { prefetch(w.w, 136); }
 inline eight_bytes load_bytes(weights w, vlane lane, int n) {
     eight_bytes e;
