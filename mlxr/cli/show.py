@@ -2,8 +2,11 @@
 
 import os
 import sys
+import time
 
 from ..errors import ConfigError
+
+EVERY = 10.0     # seconds between lines of progress, where there is no terminal
 
 
 def warn(message):
@@ -87,7 +90,10 @@ def load_progress():
 
 
 def steps_progress():
-    """A callback(what, done, total) that draws a bar on standard error for each kind of step in turn."""
+    """A callback(what, done, total) for each kind of step in turn: a bar on standard error, or where that is no terminal a line
+    when a kind begins and ends, and one in EVERY seconds."""
+    if not sys.stderr.isatty():
+        return _steps_in_lines()
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -101,6 +107,18 @@ def steps_progress():
         bar.update(tasks[what], completed=done, total=total, visible=done < total)
         if all(task.finished for task in bar.tasks):
             bar.stop()
+
+    return progress
+
+
+def _steps_in_lines():
+    said = {}                                        # what -> when
+
+    def progress(what, done, total):
+        now = time.monotonic()
+        if what not in said or done == total or now - said[what] >= EVERY:
+            said[what] = now
+            print(f"mlxr: {what}, {done} of {total}", file=sys.stderr, flush=True)
 
     return progress
 
