@@ -5,7 +5,8 @@
 // products of codes are those of integers). A token attends to earlier pages as stored, and to its own
 // page's plain tokens exactly.
 //   SPLIT 0   one unit owns all pages and writes out[row][head]
-//   SPLIT 1   unit u owns `per` pages and writes part[u] and lse[u] (log2-sum-exp) of its row, for merge
+//   SPLIT 1   `units` units share them, `least` for each at least, and unit u writes part[u] and lse[u] (log2-sum-exp) of its
+//             row, for merge
 // A unit is a SIMD-group. Grid: x units / SGS, y KV heads * (G / GR) * blocks of NT tokens, z sequences.
 #define ROWS (NT * GR)                                    // query rows: token r / GR, head r % GR
 #ifndef K_HIGH                                            // channels of K that are halves, before the codes
@@ -307,7 +308,7 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
 #else
               dptr<QTYPE> out,
 #endif
-              int kv_heads, int wide, int window, int per, int units, GRID) {
+              int kv_heads, int wide, int window, int least, int units, GRID) {
     sequence s = sequence_at(sequences, tg.z);
     int blocks = kv_heads * (G / GR), token0 = tg.y / blocks * NT, tokens = min(NT, s.count - token0);
     place at;
@@ -318,7 +319,8 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
     at.window = window;
     int low = max(0, at.p0 - window + 1) / PAGE, high = at.p1 / PAGE;            // stored pages that these tokens see
     SIMDGROUPS {
-        int unit = tg.x * SGS + sg, from = low + unit * per, to = min(from + per, high);
+        int unit = tg.x * SGS + sg, per = max(least, (high - low + units - 1) / units);
+        int from = low + unit * per, to = min(from + per, high);
         bool last = high > low ? from < high && to == high : unit == 0;       // owns the plain tokens
         if (tokens > 0 && unit < units) {
             tptr<float> qs = shared + sg * MEMORY, ps = qs + (QUERY + CODES);

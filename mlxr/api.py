@@ -124,6 +124,12 @@ class EngineThread:
         self._refuse_rest()
 
     def _loop(self, engine):
+        def deliver(chunks):
+            for request, chunk in chunks:
+                request.sink(chunk)
+                if chunk.finish_reason:
+                    engine.release(request)
+
         while True:
             while not engine.busy or not self._inbox.empty():
                 function, done = self._inbox.get()
@@ -134,10 +140,7 @@ class EngineThread:
                         done.set_result(function(engine))
                     except Exception as e:
                         done.set_exception(e)
-            for request, chunk in engine.step():
-                request.sink(chunk)
-                if chunk.finish_reason:
-                    engine.release(request)
+            deliver(engine.step(deliver))
 
     def _refuse_rest(self):
         why = f": {self._failure}" if self._failure else ""

@@ -9,12 +9,12 @@ import numpy as np
 
 # Columns of Part.sequences.
 ROW, COUNT, START, SLOT, COMPLETE, OUT = range(6)
-FEW = 8   # new tokens of a sequence that decode kernels take; more are a chunk of a prompt
+FEW = 8   # new tokens of a sequence that decode kernels take, where nothing else is said; more are a chunk of a prompt
 
 
 @dataclass
 class Part:
-    """Sequences of a batch that one launch of a kernel takes: those with few new tokens, or the others.
+    """Sequences of a batch that one launch of a kernel takes: those with one new token, with few, or with many.
 
     sequences int32 [B, 8]: ROW of the first new token, COUNT of new tokens, START (position of the first), tail SLOT,
     COMPLETE pages (those sealed by this step included), OUT (the first token's row of the launch's output), two spare.
@@ -42,7 +42,9 @@ class Batch:
     slots * page_size) or, from there on, of the new tokens. seal_numbers [P]: which page of its sequence each is.
     first_slots, first_rows: the same of pages that are held in place of records (held: a Held, or None): their slots.
     tail_rows [U], tail_source [U]: rows of the tails that are written, and the new tokens they get; or None.
-    slots: tail slots there are. start: position of the first token where the batch is one sequence, else None.
+    slots: tail slots there are. start: position of the first token where the batch is one sequence, else None. few: new
+    tokens of a sequence that decode kernels take. settle: called, where it is there, before a graph is built in place of a replay.
+    late: whether pages are sealed after all else, from the tails.
     """
 
     page_size: int
@@ -60,6 +62,9 @@ class Batch:
     held: object = None
     first_slots: mx.array | None = None
     first_rows: mx.array | None = None
+    few: int = FEW
+    settle: object = None
+    late: bool = False
     shared: dict = field(default_factory=dict)     # what all layers use and the first of them computed
 
     @cached_property
@@ -83,6 +88,11 @@ class Batch:
         return self.sampled is not None and self.sampled.size == self.tokens.size
 
     @cached_property
+    def in_pages(self):
+        """Whether no sequence's new tokens lie in more than one page, so that all fit into its tail."""
+        return all(w.start % self.page_size + w.count <= self.page_size for w in self.works)
+
+    @cached_property
     def host_positions(self):
         """positions as a NumPy array, int32 [T]."""
         return np.concatenate([np.arange(w.start, w.start + w.count, dtype=np.int32) for w in self.works])
@@ -97,18 +107,21 @@ class Batch:
 
     @cached_property
     def full_tails(self):
-        """seal_rows of pages that lie whole in their tails: of a batch of one new token a sequence; and first_rows."""
+        """seal_rows of pages that lie whole in their tails, where all is `in_pages`; and first_rows."""
         size, rows = self.page_size, ([], [])
         for w in self.works:
-            if w.start % size == size - 1:
+            if (w.start + w.count) % size == 0:
                 rows[self.held is not None and w.start // size < self.held.first].extend(range(w.slot * size, (w.slot + 1) * size))
         return _ints(rows[0]), _ints(rows[1])
 
     @cached_property
     def parts(self):
-        """([Part, ...], order): first the sequences with few new tokens, then those with many. order: rows of the
-        parts' concatenated outputs that make the batch's, or None where these are the batch's as they are."""
-        kinds = [[i for i, w in enumerate(self.works) if (w.count > FEW) == many] for many in (False, True)]
+        """([Part, ...], order): sequences with one new token (where others may have more than FEW: a CPU computes as much for
+        the shortest of a part as for the longest), then those with few, then those with many. order: rows of the parts'
+        concatenated outputs that make the batch's, or None where these are the batch's as they are."""
+        one = 1 if self.few > FEW else 0
+        kind_of = [(w.count > one) + (w.count > self.few) for w in self.works]
+        kinds = [[i for i, k in enumerate(kind_of) if k == kind] for kind in range(3)]
         parts = [_part([self.works[i] for i in kind], [self.starts[i] for i in kind], self) for kind in kinds if kind]
         rows = [self.starts[i] + t for kind in kinds for i in kind for t in range(self.works[i].count)]
         order = None if rows == list(range(len(rows))) else _ints(np.argsort(rows))
@@ -149,7 +162,7 @@ def _table(works, place=None):
 def _part(works, starts, batch):
     counts, held = [w.count for w in works], batch.held
     return Part(works, _sequences(works, starts, batch.page_size), _table(works, held and held.record), sum(counts), max(counts),
-                max(counts) > FEW, held and _table(works, held.slot))
+                max(counts) > batch.few, held and _table(works, held.slot))
 
 
 def tail_slots(needed):
@@ -163,9 +176,9 @@ def _plain_rows(work, row, page_size, slots):
     return [*range(old, old + work.start % page_size), *range(new, new + work.count)]
 
 
-def build_batch(works, page_size, slots, previous=None, held=None):
+def build_batch(works, page_size, slots, previous=None, held=None, few=FEW):
     """The Batch of some works (of one plan). slots: tail slots there are now; previous: the last step's tokens [S]; held: a
-    Held, where there are held pages."""
+    Held, where there are held pages; few: as of Batch."""
     host, source, positions, sampled = [], [], [], []
     seal_pages, seal_rows, seal_numbers, tail_rows, tail_source, first_slots, first_rows = [], [], [], [], [], [], []
     for work in works:
@@ -192,7 +205,7 @@ def build_batch(works, page_size, slots, previous=None, held=None):
     tokens = _tokens(host, source, previous)
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
                  _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
-                 held, _ints(first_slots), _ints(first_rows))
+                 held, _ints(first_slots), _ints(first_rows), few)
 
 
 def _tokens(host, source, previous):

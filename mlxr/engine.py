@@ -27,7 +27,7 @@ from .pages.spec import parse_kv
 from .pages.store import BEHIND, PageStore
 from .persistence import Persistence
 from .rehearsal import kernels_of
-from .runner import Runner
+from .runner import Runner, few_on
 from .scheduler import Scheduler
 from .sequence import Handling, Sequence
 from .tokenizer import ChatIds, load_tokenizer
@@ -133,7 +133,7 @@ class Engine:
                               self.dtype, self.held_bytes)
         self.pool = PagePool(self.specs, formats, config.page_size, pages, self.dtype, held if self.held_bytes else None)
         self.scheduler = Scheduler(config.page_size, pages, config.token_budget, config.max_batch, align=mode == GATHERED,
-                                   prefix_cache=config.prefix_cache and not self.recurrent, held=self.pool.held)
+                                   prefix_cache=config.prefix_cache and not self.recurrent, held=self.pool.held, few=few_on())
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
         give_back()                      # what loading and joining freed would stay resident beside the weights
         self.runner = Runner(model, self.pool, mode, shape.windows)
@@ -211,10 +211,11 @@ class Engine:
 
     # ------------------------------------------------------------------ one step
 
-    def step(self):
+    def step(self, deliver=None):
         """Launch the next step, then read back the one before it: [(request, StreamChunk)] of what that brought.
 
-        Where a guide has to see a token before the next is drawn, the other way round.
+        Where a guide has to see a token before the next is drawn, the other way round; and where launching takes long. deliver:
+        takes such a list then; else all are returned at the end.
         """
         chunks = self._expire()
         if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
@@ -224,7 +225,7 @@ class Engine:
         plan = self.scheduler.schedule()
         if self.persistence and plan.seals(self.config.page_size):
             self.persistence.save()      # such a step waits for the one before it in any case
-        launched = (plan, self.runner.launch(plan)) if plan else None
+        launched = (plan, self.runner.launch(plan, lambda: (deliver or chunks.extend)(self._settle(plan)))) if plan else None
         self.steps += bool(plan)
         self.computed += plan.tokens
         self.preemptions += len(plan.preempted)
@@ -233,6 +234,13 @@ class Engine:
         while self.persistence and not self.busy and self.persistence.save():
             pass
         return chunks
+
+    def _settle(self, plan):
+        """Read back the step in flight before `plan`, which comes next, is launched."""
+        before, self._in_flight = self._in_flight, None
+        for work in plan.works if before else ():
+            work.source = -1             # all tokens are known then
+        return self._read(*before, plan) if before else []
 
     def _expire(self):
         """End the requests whose time is over."""
@@ -244,12 +252,12 @@ class Engine:
                 chunks.append((request, StreamChunk(request.watch.add(text, last=True), finish_reason="timeout")))
         return chunks
 
-    def _read(self, plan, sampled):
+    def _read(self, plan, sampled, following=None):
         if sampled is None:              # nothing to wait for, so that nobody knows when it is computed
             self.pace.forget()
             return []
         tokens = sampled.tokens.tolist()
-        self.pace.note(time.perf_counter(), plan, self._in_flight and self._in_flight[0])
+        self.pace.note(time.perf_counter(), plan, following or self._in_flight and self._in_flight[0])
         row = {work.sequence.id: i for i, work in enumerate(plan.samples)}
         return [(self.requests[s.id], self._chunk(self.requests[s.id], t, sampled, row[s.id]))
                 for s, t in self.scheduler.commit(plan, tokens)]

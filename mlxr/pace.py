@@ -3,9 +3,11 @@
 from collections import deque
 from statistics import median
 
-STRETCH = 2.5                    # a step with prompts may take this many times as long as one without
-FIRST, LEAST, MOST = 16, 8, 4096       # tokens: before anything was measured, and bounds
-RECENT, FEW = 15, 5              # steps without prompts, and with them, of whose times the median counts
+STRETCH = 2.2                    # a step with prompts may take this many times as long as one without
+FIRST, LEAST, MOST = 4, 4, 4096        # tokens: before anything was measured, and bounds
+RECENT, FEW = 15, 8              # steps without prompts, and with them, of whose times the median counts
+# A step whose kind was seen before is replayed, which saves time: so there are few kinds, most of which fill pages evenly.
+SIZES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 64)
 
 
 class Pace:
@@ -30,7 +32,9 @@ class Pace:
         plain = self.decode(rows)
         if not plain or not self._costs:
             return FIRST
-        return int(min(MOST, max(LEAST, (STRETCH - 1) * plain / max(median(self._costs), 1e-9))))
+        cost = median(self._costs)
+        fit = int(min(MOST, max(LEAST, (STRETCH - 1) * plain / max(cost, 1e-9))))
+        return fit // SIZES[-1] * SIZES[-1] or max(s for s in SIZES if s <= fit)
 
     def forget(self):
         """What comes next does not follow a step whose end is known."""
@@ -48,7 +52,7 @@ class Pace:
         rows = plan.tokens - prompts
         if alike and not prompts:
             self._plain.setdefault(rows, deque(maxlen=RECENT)).append(took)
-        elif alike and rows and self.decode(rows) and prompts >= LEAST:
+        elif alike and rows and self.decode(rows):
             self._costs.append(max(0.0, took - self.decode(rows)) / prompts)
 
 
@@ -74,4 +78,4 @@ class Unpaced:
 
 def _prompts(plan):
     """Tokens of a plan that are not decoded ones."""
-    return sum(w.count for w in plan.works if w.count > 1)
+    return sum(w.count for w in plan.works if w.count > 1 or not w.sample)

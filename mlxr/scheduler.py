@@ -61,13 +61,14 @@ class Scheduler:
     align:        cut chunks at page boundaries (for models that read the pages gathered).
     prefix_cache: let sequences share the pages of equal beginnings.
     held:         a Held: the first pages of every sequence come of those for beginnings.
+    few:          chunks of so many tokens at most that ride beside decoding end where a page ends: such steps can be replayed.
     """
 
-    def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False, held=None):
+    def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False, held=None, few=0):
         self.page_size, self.first = page_size, held.first if held else 0
         self.token_budget = token_budget
         self.beside = token_budget                   # tokens of prompts in a step that generates as well
-        self.align = align
+        self.align, self.few = align, few
         self.allocator = PageAllocator(pages, held.firsts if held else 0)
         self.cache = PrefixCache(self.allocator, page_size) if prefix_cache else None
         self.waiting = []                            # both in order of rank (priority, then arrival);
@@ -188,7 +189,7 @@ class Scheduler:
     def _plan(self, plan, sequence, budget):
         """Add the sequence's next tokens to the plan, and return how many they are."""
         count = min(self._left(sequence), budget)
-        if self.align:
+        if self.align or plan.works and count <= self.few:
             count = min(count, self.page_size - sequence.computed % self.page_size)
         if count <= 0 or not self._hold(plan, sequence, sequence.computed + count):
             return 0

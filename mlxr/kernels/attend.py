@@ -79,7 +79,7 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
                                "V_PERIOD": period, "MEMORY": floats(heads), "K_INT8": int(of_k), "V_INT8": int(of_v)}
     outputs = [("part", "float"), ("lse", "float")] if split else [("out", shape.q_type)]
     return Kernel("attend", headers=shape.headers, inputs=shape.inputs, outputs=outputs,
-                  ints=["kv_heads", "wide", "window", "per", "units"], defines=defines,
+                  ints=["kv_heads", "wide", "window", "least", "units"], defines=defines,
                   shared=sgs * floats(heads), on=on, checked=checked, flags=flags)
 
 
@@ -89,7 +89,10 @@ def tokens_of(shape, most):
 
 
 def splits(shape, part, window, blocks, on, threads):
-    """(pages of a unit, units): how the stored pages of a part's sequences are dealt, `blocks` times over."""
+    """(fewest pages of a unit, units of a sequence): how the stored pages of a part's sequences are dealt, `blocks` times over.
+
+    On a CPU units are a power of two, so that not every page makes a launch of another kind (see models/replay.py).
+    """
     page = shape.page
     spans = [(w.start + w.count - 1) // page - (max(0, w.start - window + 1) // page if window else 0)
              for w in part.works]
@@ -97,28 +100,27 @@ def splits(shape, part, window, blocks, on, threads):
     least = -(-LEAST_TOKENS[on] // page)
     if on == "metal":
         per = max(least, -(-total * blocks // GPU_UNITS))
-        return per, -(-longest // per)
+        return least, -(-longest // per)
 
     def cost(units):   # of the busiest thread, in pages: rounds of tasks of average size
-        per = -(-longest // units)
-        tasks = sum(max(1, -(-span // per)) for span in spans) * blocks
-        return max(-(-tasks // threads) * (total * blocks / tasks + start), per + start)
+        tasks = sum(max(1, min(units, -(-span // least))) for span in spans) * blocks
+        return max(-(-tasks // threads) * (total * blocks / tasks + start), -(-longest // units) + start)
 
-    best = min(range(1, min(threads * 4, max(1, longest // least)) + 1), key=cost)
-    return -(-longest // best), best
+    most = min(threads * 4, max(1, longest // least))
+    return least, min((1 << i for i in range(most.bit_length())), key=cost)
 
 
 def launch(shape, part, window, k_of, on, threads):
     """(kernel, shapes of its outputs, grid, ints) for a part. k_of(split): the kernel."""
     k = k_of(False)
     blocks = shape.kv_heads * (shape.group // k.defines["GR"]) * -(-part.most // k.defines["NT"])
-    per, units = splits(shape, part, window, blocks, on, threads)
+    least, units = splits(shape, part, window, blocks, on, threads)
     split = units > 1
     k = k_of(split)
     rows, heads = part.rows, shape.group * shape.kv_heads
     shapes = [(rows, heads, units, shape.dv), (rows, heads, units)] if split else [(rows, heads, shape.dv)]
     grid = -(-units // k.sgs), blocks, len(part.works)
-    return k, shapes, grid, (shape.kv_heads, part.table.shape[1], window or 1 << 30, per, units)
+    return k, shapes, grid, (shape.kv_heads, part.table.shape[1], window or 1 << 30, least, units)
 
 
 def signature(shape, part, window):

@@ -51,6 +51,14 @@ def apply(ids, weights, kind, width, dtype=mx.float32):
     return y.reshape(*ids.shape, width)
 
 
+def take(x, rows):
+    """Rows [S] of x [T, K] of any float type: lazily [S, K]. Unlike x[rows] it can be part of a recording."""
+    if library.backend() != "host":
+        return x[rows]
+    name = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}.get(x.dtype)
+    return apply(rows, (x,), name, x.shape[1], x.dtype) if name and x.shape[1] % stored(name).block == 0 else x[rows]
+
+
 def reference(ids, weights, kind, width, dtype=mx.float32):
     """The same in plain MLX operations."""
     flat = mx.clip(ids.reshape(-1).astype(mx.int32), 0, weights[0].shape[0] - 1)

@@ -117,8 +117,7 @@ class FusedHead(nn.Module):
         bias = self.layer.get("bias") if "layer" in self else None
         more = {} if bias is None else {"bias": bias.astype(x.dtype)}
         y = self.matrix.product(x, norm=self.norm.weight, eps=self.norm.eps, **more)
-        self.stack.leave(y)
-        return y
+        return self.stack.leave(y)
 
     @property
     def weight(self):

@@ -8,7 +8,7 @@ from ..errors import KernelError
 from ..kernels import attend, library
 from ..kernels.recording import Recording, possible, reads
 
-MOST = 32   # recordings kept: a kind of step is a number of rows, of pages a sequence has, and of pages attended to at once
+MOST = 128  # recordings kept: a kind is a number of rows, of those read of prompts, of pages a sequence has, and how they are shared out
 _DONE = "replayed"
 
 
@@ -25,7 +25,8 @@ class _Pass:
 
 
 class Stack:
-    """A model's blocks and head. Decode steps whose kind was seen before are replayed; `replays` counts them.
+    """A model's blocks and head. Steps that decode, and may read a few tokens of prompts beside, are recorded when one of their
+    kind comes for the first time: its graph is built but not computed. They are replayed; `replays` counts those after the first.
 
     off: set to switch replays off. why: why the last kind of step that cannot be recorded cannot.
     """
@@ -50,6 +51,8 @@ class Stack:
             if logits is not None:
                 self._step = _DONE
                 return logits
+            if layer.batch.settle:
+                layer.batch.settle()
         if isinstance(self._step, _Pass):
             self._step.layers.append(layer)
             self._step.before.append(layer.pool.arrays)
@@ -63,23 +66,27 @@ class Stack:
         return done
 
     def leave(self, logits):
-        """Note the head's output, where this step is being recorded."""
-        if isinstance(self._step, _Pass):
-            self._record(self._step, logits)
-        self._step = None
+        """The logits, given the head's output: those of a replay, where this step was recorded."""
+        step, self._step = self._step, None
+        if not isinstance(step, _Pass):
+            return logits
+        found = self._record(step, logits)
+        if found:
+            for p, (_, k_tail, v_tail, *_) in zip(step.layers, step.before):
+                p.pool.k_tail, p.pool.v_tail = k_tail, v_tail        # as before: the replay writes to them
+            logits = found(self._inputs(step.batch, step.before))[0]
+        return self._sealed(step.batch, step.layers, logits)
 
     def _begin(self, x, layer):
         """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
         batch = layer.batch
-        parts, _ = batch.parts
-        seals = batch.completes
-        if (self.off or batch.embeds or layer.observer or not batch.all_sampled or len(parts) > 1 or parts[0].chunks or parts[0].most > 1
-                or isinstance(layer.offset, int) or not possible()):
+        parts, order = batch.parts
+        if (self.off or batch.embeds or layer.observer or batch.sampled is None or order is not None or parts[-1].chunks
+                or not batch.in_pages or isinstance(layer.offset, int) or not possible()):
             return None
-        key = *self._kind(x, batch), self._launches(parts[0])
+        key = *self._kind(x, batch), self._launches(parts)
         if key not in self.recordings:
-            if not seals:
-                self._step = _Pass(key, batch, Counter(library.used), reads())
+            self._step, batch.late = _Pass(key, batch, Counter(library.used), reads()), True
             return None
         self.recordings.move_to_end(key)
         if self.recordings[key] is None:
@@ -87,40 +94,45 @@ class Stack:
         recording, used = self.recordings[key]
         library.used.update(used)
         self.replays += 1
-        logits = recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0]
-        if seals:
-            for p in self._layers:
-                p.pool.seal_tails(batch, after=logits)
+        return self._sealed(batch, self._layers, recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0])
+
+    @staticmethod
+    def _sealed(batch, layers, logits):
+        """The logits; what pages the batch completes are sealed after them."""
+        for p in layers if batch.completes else ():
+            p.pool.seal_tails(batch, after=logits)
         return logits
 
     def _kind(self, x, batch):
-        return x.shape, x.dtype, batch.slots, batch.parts[0][0].table.shape
+        return x.shape, x.dtype, batch.slots, batch.sampled.size, tuple(p.table.shape for p in batch.parts[0])
 
-    def _launches(self, part):
-        return tuple(attend.signature(shape, part, window) for shape, window in self._attentions)
+    def _launches(self, parts):
+        return tuple(attend.signature(shape, part, window) for shape, window in self._attentions for part in parts)
 
     def _inputs(self, batch, arrays):
-        part = batch.parts[0][0]
-        return [batch.tokens, *(r.table(batch) for r in self.rotations), part.sequences, part.table,
-                *([] if part.slots is None else [part.slots]), *batch.in_tails, *(a for layer in arrays for a in layer)]
+        parts = [a for p in batch.parts[0] for a in (p.sequences, p.table, p.slots) if a is not None]
+        return [batch.tokens, *(r.table(batch) for r in self.rotations), *parts, *([] if batch.all_sampled else [batch.sampled]),
+                *batch.in_tails, *(a for layer in arrays for a in layer)]
 
     def _record(self, step, logits):
+        """A Recording of a step's graph, or None."""
         if reads() != step.reads:
             self.off, self.why = True, "a layer reads values while the graph of a step is built"
-            return
-        part = step.batch.parts[0][0]
+            return None
+        parts, _ = step.batch.parts
         written = [t for p in step.layers for t in (p.pool.k_tail, p.pool.v_tail)]
         try:
             recording = Recording(self._inputs(step.batch, step.before), [logits], written)
         except KernelError as e:
             self.why = str(e)
             self._keep(step.key, None)
-            return
+            return None
         if not self._attentions:
-            self._attentions = {(shape, window): None for _, shape, window in part.launches}
-            step.key = *step.key[:-1], self._launches(part)
+            self._attentions = {(shape, window): None for _, shape, window in parts[0].launches}
+            step.key = *step.key[:-1], self._launches(parts)
         self._layers = step.layers
         self._keep(step.key, (recording, Counter(library.used) - step.used))
+        return recording
 
     def _keep(self, key, found):
         self.recordings[key] = found

@@ -2,6 +2,8 @@
 
 import mlx.nn as nn
 
+from ..kernels import q_rows
+
 
 class RowChoice:
     """Which rows the head computes. rows: int32 [S] of `total` flattened tokens, or None for all; used: if it did.
@@ -13,10 +15,12 @@ class RowChoice:
         self.rows, self.total, self.used, self.keep, self.kept = None, 0, False, False, None
 
     def __call__(self, x):
-        """x [..., hidden] -> [1, S, hidden]."""
+        """x [..., hidden] -> [1, S, hidden]. Where the step was replayed x is S rows of logits, and stays."""
         if self.rows is not None and x.size == self.total * x.shape[-1]:
             self.used = True
-            x = x.reshape(-1, x.shape[-1])[self.rows][None]
+            x = q_rows.take(x.reshape(-1, x.shape[-1]), self.rows)[None]
+        elif self.rows is not None and x.size == self.rows.size * x.shape[-1]:
+            self.used = True
         if self.keep:
             self.kept = x.reshape(-1, x.shape[-1])
         return x

@@ -53,8 +53,9 @@ class LayerPool:
         return before
 
     def seal(self, batch, k, v):
-        """Seal the pages that a batch's new k and v complete."""
-        self._seal(batch, batch.seal_rows, batch.first_rows, self.k_tail, self.v_tail, k, v)
+        """Seal the pages that a batch's new k and v complete, unless that is done later."""
+        if not batch.late:
+            self._seal(batch, batch.seal_rows, batch.first_rows, self.k_tail, self.v_tail, k, v)
 
     def seal_tails(self, batch, after):
         """Seal the pages that a batch completes from the tails alone, once `after` is computed: what wrote them there."""
@@ -73,9 +74,10 @@ class LayerPool:
 
     def keep(self, batch, k, v, after):
         """Put what is left of a batch's k and v into the tails. after: the array whose computation reads the old tails."""
-        if batch.tail_rows is not None:
-            self.k_tail = write_rows(self.k_tail, batch.tail_rows, batch.tail_source, k, after)
-            self.v_tail = write_rows(self.v_tail, batch.tail_rows, batch.tail_source, v, after)
+        rows, source = batch.in_tails if batch.late else (batch.tail_rows, batch.tail_source)
+        if rows is not None:
+            self.k_tail = write_rows(self.k_tail, rows, source, k, after)
+            self.v_tail = write_rows(self.v_tail, rows, source, v, after)
 
     @property
     def arrays(self):

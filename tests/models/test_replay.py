@@ -9,6 +9,7 @@ from test_fusion import BASE, on_kernels
 
 from mlxr.kernels.recording import read
 from mlxr.calibration import made_up
+from mlxr.pace import Unpaced
 from mlxr.sequence import SamplingParams
 
 pytestmark = needs_compiler
@@ -61,6 +62,44 @@ def test_batches_of_many_rows():
     assert results[0][0] == results[1][0]
     for one, other in zip(results[0][1], results[1][1]):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("config", [{}, {"kv": "q8", "kv_sink": 16}])
+def test_prompts_beside_decoding(config):
+    """A few tokens of prompts in each step, chunks of which end where pages end: those steps are replayed, too."""
+    requests, results = prompts([5, 61, 90]), []
+    for off in (False, True):
+        engine = engine_of(max_batch=3, **config)
+        stack_of(engine).off, engine.pace = off, Unpaced(6)
+        observer = Observer(engine)
+        added = [engine.add(requests[0], SamplingParams(max_tokens=60, ignore_eos=True))]
+        for _ in range(4):
+            engine.step()
+        before = stack_of(engine).replays
+        added += [engine.add(p, SamplingParams(max_tokens=9, ignore_eos=True)) for p in requests[1:]]
+        while len(added[1].sequence.generated) + len(added[2].sequence.generated) < 2:
+            engine.step()
+        assert (stack_of(engine).replays >= before + 6) != off and stack_of(engine).why is None
+        results.append((run(engine, added), [observer.of(r) for r in added]))
+        engine.scheduler.check()
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1]):
+        assert np.array_equal(one, other)
+
+
+def test_tokens_do_not_wait_for_a_graph_that_is_built():
+    """Where a step has to be built, those of the step before are read back and handed on first; penalties count them once."""
+    requests, params = prompts([5, 70]), SamplingParams(max_tokens=40, ignore_eos=True, frequency_penalty=0.7, presence_penalty=0.3)
+    engine, early = engine_of(max_batch=2), []
+    first = engine.add(requests[0], params)
+    while not first.done:
+        if len(first.sequence.generated) == 9:
+            engine.add(requests[1], SamplingParams(max_tokens=2, ignore_eos=True))
+        launched = engine.steps
+        engine.step(lambda chunks: early.extend((engine.steps - launched, c.token_ids) for r, c in chunks if r is first))
+    assert early and all(ahead == 0 for ahead, _ in early)
+    alone = engine_of(max_batch=2)
+    assert run(alone, [alone.add(requests[0], params)]) == [first.sequence.generated]
 
 
 def test_engines_of_one_model_do_not_meet():

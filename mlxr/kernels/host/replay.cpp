@@ -6,7 +6,8 @@
 // to: the CPU stream computes in order, so nobody who reads it before or after can tell.
 namespace {
 struct Ref { enum Where { INPUT, CONSTANT, SCRATCH, OUTPUT } where; size_t index; long bytes; };   // SCRATCH: a buffer
-struct Op { const HostKernel* kernel; std::vector<Ref> refs; size_t count, row; };                  // no kernel: WriteRows
+// No kernel: WriteRows; or, where row is 0, the last of refs becomes the others, one after the other.
+struct Op { const HostKernel* kernel; std::vector<Ref> refs; size_t count, row; };
 struct Scratch { size_t bytes, first, last, at; };
 
 struct Recording {
@@ -31,6 +32,11 @@ struct Recording {
                                   : r.where == Ref::OUTPUT   ? (void*)outputs[r.index]
                                                              : (void*)(base + scratch[r.index].at));
                 sizes.push_back(r.bytes);
+            }
+            if (!op.kernel && !op.row) {
+                auto to = (char*)buffers.back();
+                for (size_t i = 0; i + 1 < buffers.size(); to += sizes[i++]) memcpy(to, buffers[i], (size_t)sizes[i]);
+                continue;
             }
             if (!op.kernel) {
                 WriteRows::write_rows((char*)buffers[0], (int*)buffers[1], (int*)buffers[2], (char*)buffers[3], op.count, op.row);
@@ -97,6 +103,20 @@ struct Recorder {
             for (size_t i = 0; i < 4; ++i) op.refs.push_back(use(known.at(a.inputs()[i].id())));
             if (op.refs[0].where != Ref::INPUT) throw std::runtime_error("rows are written into what is no input");
             known.emplace(a.id(), op.refs[0]);
+            r.ops.push_back(std::move(op));
+        } else if (name == "Concatenate") {
+            auto of = [](const mx::array& b) { return (size_t)b.nbytes() / (size_t)b.shape(0); };
+            Op op{nullptr, {}, 0, 0};
+            size_t rows = 0;
+            for (auto& in : a.inputs()) {
+                op.refs.push_back(use(known.at(in.id())));
+                rows += (size_t)in.shape(0);
+                if (in.ndim() != a.ndim() || of(in) != of(a)) throw std::runtime_error("it joins more than rows");
+            }
+            if (rows != (size_t)a.shape(0)) throw std::runtime_error("it joins more than rows");
+            op.refs.push_back({Ref::SCRATCH, r.scratch.size(), (long)a.nbytes()});
+            r.scratch.push_back({(a.nbytes() + 63) / 64 * 64, r.ops.size(), r.ops.size(), 0});
+            known.emplace(a.id(), op.refs.back());
             r.ops.push_back(std::move(op));
         } else if (name == "Reshape" || name == "Flatten" || name == "Unflatten" || name == "Squeeze" || name == "ExpandDims") {
             known.emplace(a.id(), known.at(a.inputs()[0].id()));
