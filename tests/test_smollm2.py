@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from helpers.tiny import EngineConfig, Engine, Observer, relative, run, stock_logits
+from helpers.tiny import EngineConfig, Engine, Observer, relative, run, stock_logits, unpaced
 from mlxr.models.build import load_model
 from mlxr.models.zoo import instantiate
 from mlxr.sequence import SamplingParams
@@ -50,7 +50,7 @@ def real(smollm2_fp32, wikitext):
 
 def answers(real, prompts, params, **config):
     """(tokens, logits of every draw) of each prompt, run as one batch."""
-    engine = real.engine(**config)
+    engine = unpaced(real.engine(**config))
     seen = Observer(engine)
     made = [engine.add(p, params) for p in prompts]
     return run(engine, made), [seen.of(r) for r in made], engine

@@ -1,6 +1,6 @@
 """Small random models with a tokenizer of bytes, for tests of the quality harness."""
 
-from helpers.tiny import LLAMA, NoText, tiny_model
+from helpers.tiny import LLAMA, NoText, tiny_model, unpaced
 from mlxr.config import EngineConfig
 from mlxr.engine import Engine
 from mlxr.models.modes import PAGED
@@ -25,7 +25,7 @@ class Bytes(NoText):
 def byte_engine(config=LLAMA, mode=PAGED, start=(), scale=2.0, **engine):
     """An engine with f32 pages of 16 tokens and room for one page, as validate() makes its base."""
     settings = {"page_size": 16, "kv": "f32", "token_budget": 128, "pool_tokens": 1, "prefix_cache": False, **engine}
-    return Engine(tiny_model(config, scale=scale), config, Bytes(start), EngineConfig(**settings), mode)
+    return unpaced(Engine(tiny_model(config, scale=scale), config, Bytes(start), EngineConfig(**settings), mode))
 
 
 def broken_engine(**engine):

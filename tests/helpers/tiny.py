@@ -9,6 +9,7 @@ from mlxr.config import EngineConfig
 from mlxr.engine import Engine
 from mlxr.models import zoo
 from mlxr.models.modes import PAGED
+from mlxr.pace import Unpaced
 
 LLAMA = dict(model_type="llama", hidden_size=64, num_hidden_layers=3, intermediate_size=128, num_attention_heads=4,
              num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=131, max_position_embeddings=4096)
@@ -45,9 +46,15 @@ def tiny_model(config=LLAMA, seed=0, scale=1.0):
 
 
 def tiny_engine(model=None, model_config=LLAMA, mode=PAGED, **config):
-    """An engine with f32 pages of 16 tokens, unless said otherwise."""
+    """An engine with f32 pages of 16 tokens, unless said otherwise. What it does depends on no clock."""
     config = EngineConfig(**{"page_size": 16, "kv": "f32", "pool_bytes": 1 << 22, "token_budget": 64, **config})
-    return Engine(model or tiny_model(model_config), model_config, NoText(), config, mode)
+    return unpaced(Engine(model or tiny_model(model_config), model_config, NoText(), config, mode))
+
+
+def unpaced(engine):
+    """The engine, which reads prompts as fast as its token budget lets it, whatever the time that takes."""
+    engine.pace = Unpaced(engine.config.token_budget)
+    return engine
 
 
 def stock_logits(model, tokens):
