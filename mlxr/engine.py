@@ -217,10 +217,12 @@ class Engine:
         Where a guide has to see a token before the next is drawn, the other way round; and where launching takes long. deliver:
         takes such a list then; else all are returned at the end.
         """
-        chunks = self._expire()
+        chunks, rest = self._expire(), []
         if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
             before, self._in_flight = self._in_flight, None
-            chunks += self._read(*before)
+            taken = self._taken(*before)
+            chunks += [(t[0], self._chunk(*t)) for t in taken if self._over(t[0].sequence, t[1])]
+            rest = [t for t in taken if not t[0].sequence.finished]       # their texts need not keep the next step waiting
         self.scheduler.beside = self.pace.beside(self.scheduler.present)
         plan = self.scheduler.schedule()
         if self.persistence and plan.seals(self.config.page_size):
@@ -230,6 +232,7 @@ class Engine:
         self.computed += plan.tokens
         self.preemptions += len(plan.preempted)
         before, self._in_flight = self._in_flight, launched
+        chunks += [(t[0], self._chunk(*t)) for t in rest]
         chunks += self._read(*before) if before else []
         while self.persistence and not self.busy and self.persistence.save():
             pass
@@ -253,27 +256,36 @@ class Engine:
         return chunks
 
     def _read(self, plan, sampled, following=None):
+        return [(t[0], self._chunk(*t)) for t in self._taken(plan, sampled, following)]
+
+    def _taken(self, plan, sampled, following=None):
+        """[(request, token, sampled, row)] of a step, when it is computed; sequences and guides have their tokens then."""
         if sampled is None:              # nothing to wait for, so that nobody knows when it is computed
             self.pace.forget()
             return []
         tokens = sampled.tokens.tolist()
         self.pace.note(time.perf_counter(), plan, following or self._in_flight and self._in_flight[0])
         row = {work.sequence.id: i for i, work in enumerate(plan.samples)}
-        return [(self.requests[s.id], self._chunk(self.requests[s.id], t, sampled, row[s.id]))
-                for s, t in self.scheduler.commit(plan, tokens)]
+        taken = [(self.requests[s.id], t, sampled, row[s.id]) for s, t in self.scheduler.commit(plan, tokens)]
+        for request, token, *_ in taken:
+            if request.sequence.guide:
+                request.sequence.guide.advance(token)
+        return taken
+
+    @staticmethod
+    def _over(sequence, token):
+        """Why a sequence ends with this token, whatever its text says; or None."""
+        if sequence.guide and sequence.guide.failed:
+            return "grammar"
+        if sequence.guide and sequence.guide.complete or token in sequence.stop_ids:
+            return "stop"
+        return "length" if sequence.total - sequence.pending >= sequence.limit else None
 
     def _chunk(self, request, token, sampled, row):
         """Take one token into a request's text, and end the request where it ends."""
         sequence, params = request.sequence, request.sequence.params
         request.first = request.first or time.perf_counter()
-        reason = None
-        complete = sequence.guide and sequence.guide.advance(token)
-        if sequence.guide and sequence.guide.failed:
-            reason = "grammar"
-        elif complete or token in sequence.stop_ids:
-            reason = "stop"
-        elif sequence.total - sequence.pending >= sequence.limit:
-            reason = "length"
+        reason = self._over(sequence, token)
         text = "" if token in sequence.stop_ids else request.text.add(token)
         if reason:
             text += request.text.finish()

@@ -66,6 +66,7 @@ class Guide:
 
     def __init__(self, matcher, vocabulary):
         self._matcher, self._words = matcher, -(-vocabulary // 32)
+        self.complete = False                # whether nothing may follow
 
     @property
     def failed(self):
@@ -81,7 +82,8 @@ class Guide:
     def advance(self, token):
         """Take the next token. Returns whether the text is complete, so that nothing may follow."""
         self._matcher.consume_token(token)
-        return self._matcher.is_stopped()
+        self.complete = self._matcher.is_stopped()
+        return self.complete
 
 
 class _Words:
