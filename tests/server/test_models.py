@@ -25,7 +25,7 @@ def loaded(server):
 
 def test_models_come_and_go(smollm2_gguf):
     with Server("--pool", "40M", "--max-batch", "2", "--alias", "first", "--also", f"second={smollm2_gguf}",
-                "--also", "gone=/no/such/model", "--unload-after", "1") as server:
+                "--also", "gone=/no/such/model", "--unload-after", "4") as server:
         assert [m["id"] for m in server.ask("/v1/models")[1]["data"]] == ["first", "second", "gone"] and loaded(server) == ["first"]
         answers = [server.ask(CHAT, {**SKY, "model": name})[1] for name in ("first", "second")]
         assert [a["model"] for a in answers] == ["first", "second"] and loaded(server) == ["second"]
