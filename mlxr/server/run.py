@@ -1,7 +1,6 @@
 """Runs the application on uvicorn: loopback or a key, and an orderly end on SIGTERM or Ctrl-C."""
 
 import asyncio
-import gc
 import logging
 import sys
 
@@ -10,6 +9,7 @@ import uvicorn
 from ..errors import ConfigError
 from . import logs
 from .app import build_app
+from .models import tidy
 
 SWITCH = 0.0005      # seconds after which a thread that computes in Python lets another one: engine and event loop take turns in each step
 
@@ -58,8 +58,7 @@ def _serve(models, host, port, started):
                 started(f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}")
         server.startup = announced
     sys.setswitchinterval(SWITCH)
-    gc.collect()
-    gc.freeze()                              # all that lasts: else looking through it would stop everybody for 40 ms now and then
+    tidy()
     try:
         server.run()
     except KeyboardInterrupt:
