@@ -76,6 +76,20 @@ def test_gate(kind, rank, rows):
     gate.check([oracle(x, whole, swiglu=True)], 1e-5, written={"y": 1.0})
 
 
+@needs_simulator
+@pytest.mark.parametrize("bits, rows", [(4, 1), pytest.param(8, 2, marks=pytest.mark.slow)])
+def test_gate_in_integers(bits, rows):
+    """What CPUs that multiply bytes compute, as the simulator runs it: a whole block of 32 rows, and a part of one."""
+    n, k, rank = 40, 192, 64
+    w, low, whole = parts(affine(bits, 32), rank, n, k)
+    x, t = activations(rows, k), activations(rows, k) @ matrix(R, rank, k, 4)[1].T
+    how = dict(low=low.key, on="metal", stream=True, products=True, rows=32, sgs=1)
+    groups, ints, shared = q_gemv.launch(q_gemv.kernel(Q, rows, **how), n, k)
+    made = q_gemv.kernel(Q, rows, shared=shared, **how)
+    gate = Gate(made, [*w, mx.array(x), *low.inputs(mx.array(t))], [(rows, n)], (groups, 1, 1), ints)
+    gate.check([oracle(x, whole)], 1e-5, written={"y": 1.0}, threadgroup_bytes=32768)
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 16])
