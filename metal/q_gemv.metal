@@ -6,7 +6,8 @@
 //   RANK       (not 0) y += L t, before SWIGLU: see low_rank.h; t [B, RANK]
 //   STREAM 0   (GPU) a SIMD-group reads ROWS rows side by side, so that x is loaded once for them
 //   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
-//              memory, for every position of the stream. Floats of it: B * (T * 288 + K + 256 + SGS * 1025), T = K / gcd(K, 256)
+//              memory, for every position of the stream. Floats of it: B * (T * 288 + K + 256 + SGS * 1025), T = K / gcd(K, 256),
+//              and for L, where its products are of integers, B * LOW_FLOATS
 //   BYTES 1    (STREAM 1) products of integers: each lane's x are three digits of 7 bits times a unit, exact to 2^-21 of
 //              the largest of its 8
 // A SIMD-group owns `own` rows of y. Grid: N / (own * SGS) threadgroups.
