@@ -8,7 +8,9 @@ from ..errors import KernelError
 from ..kernels import attend, library
 from ..kernels.recording import Recording, possible, reads
 
-MOST = 128  # recordings kept: a kind is a number of rows, of those read of prompts, of pages a sequence has, and how they are shared out
+# Recordings kept, of some 250 KB. A kind of step is a number of rows, of those read of prompts, of pages a sequence has, and how
+# they are shared out.
+MOST = 48
 _DONE = "replayed"
 
 
