@@ -76,13 +76,13 @@ inline activation staged(tptr<float> s, vlane lane) {
     return a;
 }
 inline vfloat dot(vfloat sum, thread const eight_bytes& q, activation a) {
-#if ZERO                                                  // three sums, as a product waits for the one before
-    vint low = dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
+    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 7;
+    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 7;
+#if ZERO                                                  // beside the others, as a product waits for the one before
+    s = s + dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
 #else
-    vint low = dot4(dot4(vint(0), q.a, a.d[4]), q.b, a.d[5]);
+    s = dot4(dot4(s, q.a, a.d[4]), q.b, a.d[5]);
 #endif
-    vint middle = dot4(dot4(vint(0), q.a, a.d[2]), q.b, a.d[3]), high = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]);
-    vint s = (((high << 7) + middle) << 7) + low;
 #if ZERO
     return sum + vfloat(s) * (q.scale * a.unit);
 #else

@@ -75,6 +75,7 @@ LI vuint pick_bytes(const uchar* t, vuint w) {            // t[i] for each byte 
     EACH r.p[k_] = bytes_part(t, w.p[k_]);
     return r;
 }
+LI vuint pick_bytes(ptr<const uchar> p, vuint w) { p.check(0); p.check(15); return pick_bytes(p.p, w); }         // of 16 bytes at p
 LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of two words
 #if LANES_AVX512
     vuint r;
@@ -172,6 +173,11 @@ LI vfloat simd_shuffle(vfloat a, vint i) {
     const float* t = (const float*)&a;
     EACH EACH_LANE r.p[k_][l_] = t[i.p[k_][l_] & 31];
 #endif
+    return r;
+}
+LI vfloat simd_shuffle16(vfloat a, vint i) {              // lanes 0 .. 15 of a, to any: lane l gets lane i % 16
+    vfloat r;
+    EACH r.p[k_] = table_part((const float*)&a, (upart)i.p[k_]);
     return r;
 }
 LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }

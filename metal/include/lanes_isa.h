@@ -278,6 +278,12 @@ LI void part_store(uint* p, upart v, int n) {
 // Widen the W elements at p to 32 bits.
 template <class T> struct lanes_of { typedef T t __attribute__((vector_size(W * sizeof(T)))); };
 template <class T> LI ipart widen(const T* p) {
+#if LANES_AVX512                                          // GCC 12 takes bytes one by one
+    if constexpr (sizeof(T) == 1) {
+        __m128i b = _mm_loadu_si128((const __m128i*)p);
+        return (ipart)(T(-1) < T(0) ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
+    } else
+#endif
     return __builtin_convertvector(read<typename lanes_of<T>::t>(p), ipart);
 }
 }  // namespace lanes

@@ -158,11 +158,21 @@ template <class S, int... K> LI vuint spread_bytes(const uchar* p, int n, std::i
     vuint v; ((v.p[K] = window<S, K>::bytes(p, n)), ...); return only(v, n);
 }
 #endif
+template <class S> constexpr bool alternate(int lo, int hi) {                  // all lanes lo, or lo and the next in turns
+    for (int l = 0; l < 32; ++l) if (S::off(l) != lo + (hi == lo ? 0 : l % 2)) return false;
+    return true;
+}
 template <class S, int... K> LI vfloat spread_halves(const ushort* p, int n, std::integer_sequence<int, K...>) {
     vfloat v;
 #if LANES_AVX512
     constexpr int lo = window<S, 0>::lo < window<S, 1>::lo ? window<S, 0>::lo : window<S, 1>::lo;
     constexpr int hi = window<S, 0>::hi > window<S, 1>::hi ? window<S, 0>::hi : window<S, 1>::hi;
+    if constexpr (alternate<S>(lo, hi))                   // one or two units, again and again
+        if (n == 32) {
+            __m512 all = _mm512_cvtph_ps(lo == hi ? _mm256_set1_epi16(read<short>(p + lo)) : _mm256_set1_epi32(read<int>(p + lo)));
+            EACH v.p[k_] = (fpart)all;
+            return v;
+        }
     if constexpr (hi - lo < W) {                          // one load, and one conversion
         int c = hi - lo + 1;
         if (n < 32) { c = 0; for (int l = 0; l < n; ++l) if (S::off(l) - lo >= c) c = S::off(l) - lo + 1; }

@@ -65,6 +65,9 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         ROW(vfloat(dot4(vint(lane) * 1000, ld(dptr<const uint>(w), lane + 2), uint(t[5]) * 0x01fd0703u)))
         ROW(vfloat(dot4(vint(lane) * 1000, vuint(uint(t[5]) * 0x01fd0703u), ld(dptr<const uint>(w), lane + 2))))
         c = pick_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
+        c = pick_bytes(dptr<const uchar>(w) + 3, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu);
+        ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16)) ROW(simd_shuffle16(x, (vint(lane) * 5 + 2) % 16))
+        ROW(vfloat(ld(dptr<const half>(w), spread<2, 0>(lane) + 5))) ROW(vfloat(ld(dptr<const half>(w), spread<32, 0, 0>(lane) + 7)))
         ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(min(x, vfloat(0.0f)) * 2000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
         tptr<char> bytes = tptr<char>(shared); st(bytes, lane + 4, vint(x * 5000.0f)); SG_BARRIER;
         st(bytes, lane + 4, vint(lane) * 9, first(lane, n)); SG_BARRIER;
@@ -121,6 +124,7 @@ def expected():
     q, q2 = quad(i * 4), quad(np.where(i < 23, i // 4 * 20 + i % 4 * 4 + 4, 0))
     f16 = lambda v: v.astype(np.float16).astype(np.float32)
     multiplier = np.uint32(int(t[5]) * 0x01FD0703 & 0xFFFFFFFF)
+    picked = bytes_[3 + (bytes_[4:132].reshape(32, 4) & 15)].astype(int)
     fours = FOURS[bytes_[4:132].reshape(32, 4) & 15]
     rows = [
         x + z * 2,
@@ -188,6 +192,11 @@ def expected():
         i * 1000 + (bytes_[8:136].reshape(32, 4).view(np.int8).astype(int) * np.array([multiplier], np.uint32).view(np.uint8)).sum(1),
         fours[:, 0] + 256 * fours[:, 1],
         fours[:, 2] + 256 * fours[:, 3],
+        picked[:, 0] + 256 * picked[:, 1],
+        picked[:, 2] + 256 * picked[:, 3],
+        x[(i * 5 + 2) % 16],
+        lo(i % 2 + 5),
+        full(lo(7)),
         full(np.trunc(x * np.float32(100)).max()),
         np.exp2(np.minimum(x, 0) * np.float32(2000)),
         np.exp2(np.where(x > z, np.float32(-np.inf), x)),

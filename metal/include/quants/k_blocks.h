@@ -38,9 +38,15 @@ inline eight_bytes load_bytes(weights w, vlane lane, int) {
     e.a = e.a | (rotate(top.x, turn) & 0x10101010u);
     e.b = e.b | (rotate(top.y, turn) & 0x10101010u);
 #endif
-    uint dm = w.w[0], a = w.w[1], b = w.w[2], c = w.w[3];
-    e.scale = number(byte_of(FIRST_FOUR(a), OTHERS(c, a), j)) * half_lo(dm);
-    e.offset = number(byte_of(FIRST_FOUR(b), OTHERS(c >> 4, b), j)) * -half_hi(dm);
+    // Lanes 2 i of the first 16 make scale i, lanes 2 i + 1 minimum i, negative: 16 times them as products of one or two masked bytes.
+    vint i = vint(lane) % 16 / 2, m = vint(lane) % 2;
+    vbool first4 = i < 4;                                 // six bits of byte 4 + i + 4 m; else a half of byte 8 + i, two of i + 4 m
+    vuint parts = pick_bytes(dptr<const uchar>(w.w), vuint(select(8 + i + (i + 4 * m) * 256, 4 + i + 4 * m, first4)))
+                  & vuint(select(select(vint(0xc00f), vint(0xc0f0), m == 1), vint(0x3f), first4));
+    vuint times = vuint(select(select(vint(0x0410), vint(0xfcff), m == 1), select(vint(0x10), vint(0xf0), m == 1), first4));
+    vfloat both = vfloat(dot4(vint(0), parts, times)) * (vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane))) * 0.0625f);
+    e.scale = simd_shuffle16(both, j * 2);
+    e.offset = simd_shuffle16(both, j * 2 + 1);
     return e;
 }
 inline codes32 codes(weights w, vint row, int k, int K) {

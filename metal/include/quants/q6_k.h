@@ -23,13 +23,12 @@ template <typename P> inline vfloats take(P x, vlane lane, int) {
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s4 = vuint(vint(lane) / 16 * 4), turn = vuint(4 - (vint(lane) / 16 * 4 + vint(lane) / 4 % 2 * 2)) & 31u;
     vuint2 low = ld_two<1>(w.w, spread<4, 16, 4, 1, 0, 4, 16>(lane)), high = ld_two<1>(w.w, spread<8, 16, 4, 1, 0, 4, 16>(lane) + 64);
-    vint scales = select(ld(dptr<const char>(w.w), spread<8, 8, 1, 2, 0, 8, 16>(lane) + 192),
-                         ld(dptr<const char>(w.w), spread<8, 8, 1, 2, 0, 8, 16>(lane) + 196), vint(lane) >= 16);
-    half whole = dptr<const half>(w.w)[104];
+    vint scales = ld(dptr<const char>(w.w), lane + 192, first(lane, 16));
+    vfloat whole = ld(dptr<const half>(w.w), spread<32, 0, 0>(lane) + 104);
     eight_bytes e;
     e.a = (low.x >> s4 & 0x0f0f0f0fu) | (rotate(high.x, turn) & 0x30303030u);
     e.b = (low.y >> s4 & 0x0f0f0f0fu) | (rotate(high.y, turn) & 0x30303030u);
-    e.scale = vfloat(scales) * float(whole);
+    e.scale = simd_shuffle16(vfloat(scales) * whole, first_of(lane) / 16);
     e.offset = e.scale * -32.0f;
     return e;
 }
