@@ -148,12 +148,44 @@ inline sums products(sums s, weights w, tptr<float> tile, int stride, vlane lane
     UNROLL for (int b = 0; b < B; ++b) s.v[b] = dot(s.v[b], q, staged(tile + b * stride, lane));
     return s;
 }
+#define LONG 28                                           // steps: x of longer rows does not stay in a CPU's first cache
+#define PART 16                                           // steps that do
+// The same for rows of `steps` whole steps: all rows times a part of x, then the next part. Hints go two rows ahead.
+inline void by_parts(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
+    int parts = (steps + PART - 1) / PART, most = (steps + parts - 1) / parts;
+    for (int from = 0; from < steps; from += most) {
+        int n = min(most, steps - from);
+        bool last = from + n == steps;
+        for (int row = 0; row < rows; ++row) {
+            bool within = row + 2 < rows;
+            weights here = at(w, row0 + row, from * STEP, K);
+            weights soon = at(w, row0 + row + 2 - (within || last ? 0 : rows), (within ? from : last ? 0 : from + n) * STEP, K);
+            sums all;
+            UNROLL for (int b = 0; b < B; ++b) {
+                all.v[b] = 0.0f;
+                if (from > 0) all.v[b] = ends[lane + (b * 32 + row) * 32];
+            }
+            for (int i = 0; i < n; ++i) {
+                ahead(at(soon, 0, i * STEP, K));
+                all = products(all, at(here, 0, i * STEP, K), tiles + (from + i) * TILE, steps * TILE, lane, STEP);
+            }
+            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + row) * 32] = all.v[b];
+        }
+    }
+}
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
 // the lanes' sums of each row wait for the others.
 inline results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
     sums all, none;
     UNROLL for (int b = 0; b < B; ++b) { all.v[b] = 0.0f; none.v[b] = 0.0f; }
     int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
+    if (K % STEP == 0 && period > LONG) {
+#if LOW_BYTES
+        low_ahead(l, int(row0) + 32, rows);               // of the next 32 rows
+#endif
+        by_parts(w, tiles, ends, lane, period, row0, rows, K);
+        total = 0;
+    }
     for (int p = 0; p < total;) {
         while (left >= STEP) {                            // steps inside of a row
             int steps = min(left / STEP, period - tile);
