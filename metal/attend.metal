@@ -208,8 +208,8 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
 }
 
 // n plain tokens (32 at most) from position `base` on, in consecutive rows of k and v that are `stride` KV heads apart.
-inline void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYPE> v, tptr<float> qs, tptr<float> ps,
-                         vlane lane, place at, int base, int n, int kv_heads) {
+APART void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYPE> v, tptr<float> qs, tptr<float> ps,
+                        vlane lane, place at, int base, int n, int kv_heads) {
     scores x;
     UNROLL for (int r = 0; r < ROWS; ++r) x.s[r][0] = 0.0f;
     for (int d = 0; d < DK; d += 4) {
@@ -239,7 +239,7 @@ inline void plain_tokens(thread state& a, dptr<const KVTYPE> k, dptr<const KVTYP
 }
 
 // From plain tokens to stored pages: q and the sums over V as these have them.
-inline void enter_pages(thread state& a, tptr<float> qs, tptr<float> digits, vlane lane) {
+APART void enter_pages(thread state& a, tptr<float> qs, tptr<float> digits, vlane lane) {
 #if K_STAGES
     UNROLL for (int r = 0; r < ROWS; ++r) rotate_key(qs + r * DK, lane);
 #endif
@@ -265,8 +265,8 @@ inline void enter_pages(thread state& a, tptr<float> qs, tptr<float> digits, vla
 }
 
 // y[0 .. DV) of one row: its sums over V, times f, and more. buffer: LINES * V_PER * 32 floats.
-template <typename Y> inline void write_row(Y y, thread const state& a, int r, tptr<float> buffer, vlane lane, float f,
-                                            float more) {
+template <typename Y> APART void write_row(Y y, thread const state& a, int r, tptr<float> buffer, vlane lane, float f,
+                                           float more) {
     token x;
 #if TOKENS == 1
     UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) x.v[i][j] = a.acc[r][i][j];
@@ -324,14 +324,14 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
         bool last = high > low ? from < high && to == high : unit == 0;       // owns the plain tokens
         if (tokens > 0 && unit < units) {
             tptr<float> qs = shared + sg * MEMORY, ps = qs + (QUERY + CODES);
-            state a;
+            state b;                                      // for functions that stand apart: a stays in registers
             UNROLL for (int r = 0; r < ROWS; ++r) {
-                a.m[r] = LOWEST;
-                a.l[r] = 0.0f;
+                b.m[r] = LOWEST;
+                b.l[r] = 0.0f;
 #ifdef V_OFFSET
-                a.offset[r] = 0.0f;
+                b.offset[r] = 0.0f;
 #endif
-                UNROLL for (int i = 0; i < LINES; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = 0.0f;
+                UNROLL for (int i = 0; i < LINES; ++i) UNROLL for (int j = 0; j < V_PER; ++j) b.acc[r][i][j] = 0.0f;
                 int row = (s.row + token0 + min(r / GR, tokens - 1)) * (kv_heads * G) + at.head + r % GR;
                 for (int d = 0; d < DK; d += 32) {
                     vfloat x = vfloat(ld(q, lane + (row * DK + d), first(lane, DK - d))) * (SCALE * LOG2E);
@@ -339,8 +339,8 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
                 }
 #if SINKS
                 if (last) {                               // a sink is a token without a value
-                    a.m[r] = sinks[at.head + r % GR] * LOG2E;
-                    a.l[r] = select(vfloat(0.0f), vfloat(1.0f), vint(lane) == 0);
+                    b.m[r] = sinks[at.head + r % GR] * LOG2E;
+                    b.l[r] = select(vfloat(0.0f), vfloat(1.0f), vint(lane) == 0);
                 }
 #endif
             }
@@ -349,15 +349,15 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
                 int own = max(at.p0 / PAGE * PAGE, at.p0 - window + 1);          // the first plain token that these see
                 for (int p = own; p < s.start; p += 32) {
                     int row = (s.slot * PAGE + p % PAGE) * kv_heads + at.h;
-                    plain_tokens(a, k_tail + row * DK, v_tail + row * DV, qs, ps, lane, at, p, min(32, s.start - p),
-                                 kv_heads);
+                    plain_tokens(b, k_tail + row * DK, v_tail + row * DV, qs, ps, lane, at, p, min(32, s.start - p), kv_heads);
                 }
                 for (int p = max(own, s.start); p <= at.p1; p += 32) {
                     int row = (s.row + p - s.start) * kv_heads + at.h;
-                    plain_tokens(a, k + row * DK, v + row * DV, qs, ps, lane, at, p, min(32, at.p1 + 1 - p), kv_heads);
+                    plain_tokens(b, k + row * DK, v + row * DV, qs, ps, lane, at, p, min(32, at.p1 + 1 - p), kv_heads);
                 }
             }
-            enter_pages(a, qs, ps + ROWS * WIDE, lane);
+            enter_pages(b, qs, ps + ROWS * WIDE, lane);
+            state a = b;
             dptr<const int> pages = table + tg.z * wide;
             dptr<const uint> rec = records;
             if (from < to) rec = records + record_at(pages[from], kv_heads, at.h);
@@ -376,21 +376,21 @@ KERNEL attend(dptr<const uint> records, dptr<const int> table, dptr<const int> s
 #endif
                 rec = next;
             }
+            b = a;
             UNROLL for (int r = 0; r < ROWS; ++r) {
-                float sum = simd_sum(a.l[r]), f = sum == 0.0f ? 0.0f : 1.0f / sum;
+                float sum = simd_sum(b.l[r]), f = sum == 0.0f ? 0.0f : 1.0f / sum;
 #ifdef V_OFFSET
-                float more = simd_sum(a.offset[r]);
+                float more = simd_sum(b.offset[r]);
 #else
                 float more = 0.0f;
 #endif
                 if (r / GR < tokens) {
                     int row = (s.out + token0 + r / GR) * (kv_heads * G) + at.head + r % GR;
 #if SPLIT
-                    write_row(part + long(row * units + unit) * DV, a, r, qs, lane, f, more);
-                    st(lse, lane + (row * units + unit), vfloat(sum > 0.0f ? a.m[r] + log2(sum) : -INFINITY),
-                       first(lane, 1));
+                    write_row(part + long(row * units + unit) * DV, b, r, qs, lane, f, more);
+                    st(lse, lane + (row * units + unit), vfloat(sum > 0.0f ? b.m[r] + log2(sum) : -INFINITY), first(lane, 1));
 #else
-                    write_row(out + row * DV, a, r, qs, lane, f, more);
+                    write_row(out + row * DV, b, r, qs, lane, f, more);
 #endif
                 }
             }

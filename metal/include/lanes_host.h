@@ -229,9 +229,12 @@ template <int R, int M> LI void mma_rows(tile<M>& t, int m0, const float* a, int
         UNROLL for (int m = 0; m < R; ++m) UNROLL for (int p = 0; p < PB; ++p) t.row[m0 + m].p[p0 + p] = c[m][p];
     }
 }
+template <int R, int M> APART void mma_few(tile<M>& t, int m0, const float* a, int lda, const float* b, int K, int ldb) {
+    mma_rows<R>(t, m0, a, lda, b, K, ldb);
+}
 template <int R, int M> LI void mma_rest(int rest, tile<M>& t, int m0, const float* a, int lda, const float* b, int K, int ldb) {
     if constexpr (R > 0) {
-        if (rest == R) mma_rows<R>(t, m0, a, lda, b, K, ldb);
+        if (rest == R) mma_few<R>(t, m0, a, lda, b, K, ldb);
         else mma_rest<R - 1>(rest, t, m0, a, lda, b, K, ldb);
     }
 }

@@ -28,6 +28,7 @@
 
 namespace lanes {
 #define LI inline __attribute__((always_inline))
+#define APART static __attribute__((noinline))       // compiled once, however often it is called: for what is not in a hot loop
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else

@@ -15,6 +15,7 @@ typedef int vlane;                                   // lane number, + uniform: 
 template <typename T> using dptr = device T*;        // device memory
 template <typename T> using tptr = threadgroup T*;   // threadgroup memory
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define APART inline
 #define HOST 0
 
 // A fixed map from lane to address: l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN, l = lane % PERIOD.

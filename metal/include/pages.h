@@ -26,7 +26,7 @@ typedef numbers<(DK + 31) / 32, 1> key;                   // a token's K, a chan
 typedef numbers<V_COLUMNS, V_PER> token;                  // a token's V, a group a lane
 
 // The orthonormal Walsh-Hadamard transform of blocks of 2^STAGES numbers; its own inverse.
-template <int STAGES, int C, int P> inline void hadamard(thread numbers<C, P>& x, vlane lane) {
+template <int STAGES, int C, int P> APART void hadamard(thread numbers<C, P>& x, vlane lane) {
     UNROLL for (int k = 0; k < STAGES; ++k) {
         const int s = 1 << k, m = s / P, n = m / 32;
         UNROLL for (int c = 0; c < C; ++c)
