@@ -6,7 +6,7 @@
 //   RANK (not 0)       y += L t, before SWIGLU: see low_rank.h; t [M, RANK]
 // K a multiple of 32, on a GPU M of MT; N any. Grid: N / 32, M / (MT * SGS). Threadgroup memory: 32 *
 // max(PANEL * (1 + SWIGLU), MT) floats.
-inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows, int k0, int size, int K) {
+APART void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows, int k0, int size, int K) {
     vint row = min(vint(lane), vint(rows - 1));          // lane = row of W, the last one again where N is ragged
     for (int k = sg * 32; k < size; k += SGS * 32) {
         block b = decode(w, row, k0 + k, K);
@@ -15,7 +15,7 @@ inline void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows
 }
 
 #if RANK
-inline void decode_factor(factor l, tptr<float> to, vlane lane, int sg, int row0, int rows, int k0, int size) {
+APART void decode_factor(factor l, tptr<float> to, vlane lane, int sg, int row0, int rows, int k0, int size) {
     vint row = row0 + min(vint(lane), vint(rows - 1));
     for (int k = sg * 32; k < size; k += SGS * 32) {
         block b = factors(l, row, k0 + k);

@@ -30,7 +30,7 @@ template <int R> inline void add_block(thread codes32& b, dptr<const uint> d, dp
     }
 }
 
-inline void multiply(weights w, dptr<const uint> d, dptr<const float> f, tptr<float> sums, vlane lane, int rows, int cols, int M,
+APART void multiply(weights w, dptr<const uint> d, dptr<const float> f, tptr<float> sums, vlane lane, int rows, int cols, int M,
                      int K) {
     vint row = min(vint(lane), vint(cols - 1));           // lane = row of W, the last one again where N is ragged
     for (int m = 0; m < rows; ++m) sums[lane + m * 32] = vfloat(0.0f);
