@@ -234,7 +234,7 @@ def check(y, h, e, tolerance=3e-7):
     [
         ("native", False),
         ("native", True),
-        *(pytest.param(f, c, marks=[pytest.mark.slow] * c) for f in list(FORMS)[1:] for c in (False, True)),
+        *(pytest.param(f, c, marks=[pytest.mark.slow] * (c or f == "portable")) for f in list(FORMS)[1:] for c in (False, True)),
     ],
 )
 def test_host(form, checked):
