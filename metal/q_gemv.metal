@@ -175,7 +175,7 @@ inline void by_parts(weights w, tptr<float> tiles, tptr<float> ends, vlane lane,
 }
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
 // the lanes' sums of each row wait for the others.
-inline results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
+APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
     sums all, none;
     UNROLL for (int b = 0; b < B; ++b) { all.v[b] = 0.0f; none.v[b] = 0.0f; }
     int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
@@ -240,7 +240,7 @@ inline void normed(thread results& out, tptr<float> squares, int K) {
 }
 #else
 // Rows row0 .. row0 + rows - 1 of W (ROWS at most) times x, side by side.
-inline results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, vlane lane, long row0, int rows,
+APART results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, vlane lane, long row0, int rows,
                         int K) {
     vfloat sums[ROWS][B], squares[B];
     UNROLL for (int b = 0; b < B; ++b) {
@@ -281,7 +281,7 @@ inline results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, 
 #elif RANK
 #define GIVEN t
 // Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
-inline void correct(thread results& out, factor l, dptr<const XTYPE> t, vlane lane, int row0, int rows) {
+APART void correct(thread results& out, factor l, dptr<const XTYPE> t, vlane lane, int row0, int rows) {
     vint row = row0 + min(vint(lane), vint(rows - 1));
     for (int k = 0; k < RANK; k += 32) {
         block b = factors(l, row, k);

@@ -43,7 +43,7 @@ template <typename I, typename J> inline void correct_rows(thread results& out, 
     }
 }
 // Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
-inline void correct(thread results& out, factor l, tptr<float> t, vlane lane, int row0, int rows) {
+APART void correct(thread results& out, factor l, tptr<float> t, vlane lane, int row0, int rows) {
     if (rows == 32) correct_rows(out, at_row(l, row0), t, spread<1, LOW_ROW>(lane), spread<1, RANK / FGROUP>(lane));
     else correct_rows(out, at_row(l, row0), t, min(vint(lane), vint(rows - 1)) * LOW_ROW, min(vint(lane), vint(rows - 1)) * (RANK / FGROUP));
 }
