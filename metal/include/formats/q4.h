@@ -97,7 +97,8 @@ inline float q4_scale(float square, float product) { return square == 0.0f ? 0.0
 #define Q4_MOST (DK <= 128 ? 32 : DK <= 256 ? 16 : 8)
 #define Q4_LANES (Q4_MOST < PAGE ? Q4_MOST : PAGE)        // tokens that a SIMD-group codes at once, one a lane
 #define Q4_FIT ((8192 - Q4_ROOM) / (DK * Q4_LANES))
-#define Q4_SEALERS (Q4_FIT < SGS ? Q4_FIT : SGS)
+#define Q4_PARTS (PAGE / Q4_LANES < SGS ? PAGE / Q4_LANES : SGS)
+#define Q4_SEALERS (Q4_FIT < Q4_PARTS ? Q4_FIT : Q4_PARTS)
 inline void k_first(thread const source& s, dptr<uint>, vlane lane, int sg, tptr<float> shared) {
     key sum;
     UNROLL for (int c = 0; c < K_COLUMNS; ++c) sum.v[c][0] = 0.0f;
@@ -108,13 +109,15 @@ inline void k_first(thread const source& s, dptr<uint>, vlane lane, int sg, tptr
     UNROLL for (int c = 0; c < K_COLUMNS; ++c)
         st(shared, lane + (Q4_ROOM + sg * DK + 32 * c), sum.v[c][0], first(lane, DK - 32 * c));
 }
+// Two neighbours of x as fp16, for each of the first 16 lanes.
+inline vuint q4_pair(vfloat x, vlane lane) {
+    vint even = vint(lane) * 2 & 30;
+    return half_pair(simd_shuffle(x, even), simd_shuffle(x, even + 1));
+}
 // A vector of a head as fp16 pairs.
 inline void q4_halves(dptr<uint> to, thread const key& x, vlane lane) {
-    UNROLL for (int c = 0; c < K_COLUMNS; ++c) {
-        vint even = vint(lane) * 2 & 30;
-        vuint w = half_pair(simd_shuffle(x.v[c][0], even), simd_shuffle(x.v[c][0], even + 1));
-        st(to, lane + 16 * c, w, first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
-    }
+    UNROLL for (int c = 0; c < K_COLUMNS; ++c)
+        st(to, lane + 16 * c, q4_pair(x.v[c][0], lane), first(lane, DK / 2 - 16 * c < 16 ? DK / 2 - 16 * c : 16));
 }
 #if Q4_SHAPED
 // From the sums of squares of channels [DK], L [32][32]: the weights of the rotated numbers are L D L', with 1 on L's diagonal.
@@ -258,7 +261,7 @@ inline void k_third(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
         }
         vfloat scale = select(square / product, vfloat(0.0f), square == 0.0f);
         scale = select(scale, vfloat(-0.0f), vint(lane) + t0 == int(shared[Q4_FAR]));
-        st(halves_to(rec + AT_KS), lane + t0, scale, first(lane, Q4_LANES));
+        st(rec, lane + (AT_KS + t0 / 2), q4_pair(scale, lane), first(lane, Q4_LANES / 2));
     }
 }
 #endif

@@ -101,7 +101,7 @@ class K(Encoding):
 
     def seal_floats(self, page, d, simdgroups):
         fixed, lanes = (1024 if shaped(d) else 0) + d + 8, min(page, 32 if d <= 128 else 16 if d <= 256 else 8)
-        return fixed + max(simdgroups * d, min(simdgroups, (8192 - fixed) // (d * lanes)) * d * lanes)
+        return fixed + max(simdgroups * d, min(simdgroups, page // lanes, (8192 - fixed) // (d * lanes)) * d * lanes)
 
     def encode(self, x):
         page, total = x.shape[-2], x.sum(axis=-2, keepdims=True)
