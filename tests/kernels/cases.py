@@ -86,13 +86,14 @@ class Story:
 
     def stored(self, k, v, i=None, page=None):
         """What reading one page gives, in fp64: [page, heads, d] -> the same, through the page format. Where K is stored
-        before RoPE, what sequence i's own page holds: another order of sums would give other codes here and there."""
+        before RoPE, or rounding errors feed on each other, what sequence i's own page holds: another order of sums would give
+        other codes here and there."""
         if self.held and page < self.held.first:
             plain = self.pool.held.get(mx.array(self.held.slot(self.sequences[i].pages[page])))
             for x, right in zip(plain, (k, v)):
                 assert np.abs(np.array(x).swapaxes(0, 1) - right).max() < 4e-3
             return tuple(np.array(x).swapaxes(0, 1).astype(np.float64) for x in plain)
-        if self.format.k.before_rope:
+        if self.format.k.before_rope or self.format.k.name == "q4":
             records = self.pool.records[self.sequences[i].pages[page]]
         else:
             records = self.format.encode(*(mx.array(x.astype(np.float32)).swapaxes(0, 1) for x in (k, v)))

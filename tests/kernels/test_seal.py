@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from kernels.cases import Layer, Story
+from mlxr.kernels import host_build, library
 from mlxr.kernels.recording import in_place
+from mlxr.kernels.seal import reference, seal
 from mlxr.pages.formats import page_format
 from mlxr.pages.pool import LayerPool, LayerSpec
 
@@ -34,6 +36,28 @@ def test_a_page_holds_its_tokens_however_they_came(kv):
             assert (np.array(story.pool.records[page]) == np.array(expected)).all()
 
 
+@pytest.mark.parametrize("page, d", [(64, 64), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((16, 64), (64, 80), (32, 128), (64, 256), (128, 16)))])
+def test_the_kernel_and_its_twin_give_the_same_codes_of_q4(page, d, monkeypatch):
+    """All but those of a token in a hundred at most: there a sum in another order fell on the other side of a level's edge, and
+    what was rounded after it differs as well. Then the token's error is another, but no larger."""
+    if host_build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    f, shape = page_format("q4"), (6, 2, page, d)
+    k, v = (np.random.default_rng(i).standard_normal(shape).astype(np.float32) for i in (0, 1))
+    k = k * np.geomspace(0.3, 3, d, dtype=np.float32) + 2
+    rows = mx.arange(6 * page, dtype=mx.int32) + page
+    given = [rows, *[mx.zeros((page, 2, d))] * 2, *(mx.array(x.swapaxes(1, 2).reshape(-1, 2, d)) for x in (k, v))]
+    monkeypatch.setenv("MLXR_BACKEND", "host")
+    before = library.used["seal", "host"]
+    ours = seal(mx.zeros((7, 2, f.words(page, d, d)), mx.uint32), f, page, mx.arange(1, 7, dtype=mx.int32), *given)[1:]
+    twin = reference(f, page, *given)
+    assert library.used["seal", "host"] == before + 1
+    for x, a, b in zip((k, v), *(f.decode(r, page, d, d) for r in (ours, twin))):
+        a, b = np.array(a), np.array(b)
+        assert (np.abs(a - b).max(axis=-1) > 1e-2 * np.abs(x - x.mean(axis=2, keepdims=True)).max(axis=-1)).mean() <= 0.01
+        assert np.linalg.norm(a - x) == pytest.approx(np.linalg.norm(b - x), rel=1e-2)
+
+
 def _seal_once(pool, page):
     """Seconds and bytes of growth of one seal into a pool that is ready."""
     n = pool.page_size
@@ -48,8 +72,6 @@ def _seal_once(pool, page):
 
 
 def seal_into(pool, page, k):
-    from mlxr.kernels.seal import seal
-
     rows = mx.arange(pool.page_size) + pool.k_tail.shape[0]
     return seal(pool.records, pool.format, pool.page_size, mx.array([page]), rows, pool.k_tail, pool.v_tail, k, k)
 

@@ -240,3 +240,19 @@ def test_q4_holds_more_than_three_and_a_half_times_the_tokens(d, page):
 def test_heads_that_do_not_fit_are_told():
     with pytest.raises(UnsupportedModel, match="layer 1 does not fit page format q4: K in q4 cannot have heads of 20"):
         PagePool([LayerSpec(2, 64, 64), LayerSpec(2, 20, 20)], page_format("q4"), 64, 4, mx.float32)
+
+
+def test_errors_of_q4_go_where_they_cost_least(monkeypatch):
+    """A channel's error weighs as K's square there: less in all than where each number is rounded for itself."""
+    size = np.geomspace(0.2, 2, 32)[np.random.default_rng(2).permutation(32)]
+    size = np.concatenate([size, size])                        # RoPE turns channels as pairs that are half a head apart
+    k, v, f = normal(2, 3, 64, 64) * mx.array(size, mx.float32), normal(2, 3, 64, 64, seed=1), page_format("q4")
+
+    def costs():
+        e = np.array(f.decode(f.encode(k, v), 64, 64, 64)[0] - k).astype(np.float64)
+        return (e * e * size**2).sum(), (e * e).sum()
+
+    weighted, plain = costs()
+    monkeypatch.setattr(q4, "shaped", lambda d: False)
+    weighted_alone, plain_alone = costs()
+    assert weighted < 0.7 * weighted_alone and plain_alone < plain < 3 * plain_alone, (weighted / weighted_alone, plain / plain_alone)
