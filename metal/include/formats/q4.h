@@ -144,7 +144,7 @@ inline void q4_shape(tptr<float> shared, vlane lane) {
     }
 }
 #endif
-// The mean, and the token farthest from it, which all look for.
+// The token farthest from the mean, the mean of the others, and how errors count.
 inline void k_second(thread const source& s, dptr<uint> rec, vlane lane, int sg, tptr<float> shared) {
     if (sg != 0) return;
     key mean, sum;
