@@ -214,20 +214,19 @@ class Engine:
     def step(self, deliver=None):
         """Launch the next step, then read back the one before it: [(request, StreamChunk)] of what that brought.
 
-        Where a guide has to see a token before the next is drawn, the other way round; and where launching takes long. deliver:
-        takes such a list then; else all are returned at the end.
+        Where launching takes long, the other way round: deliver, where given, takes such a list then. Where a guide has to see
+        a token before the next is drawn: amid the launch.
         """
         chunks, rest = self._expire(), []
-        if self._in_flight and any(s.guide and s.pending for s in self.scheduler.running):
-            before, self._in_flight = self._in_flight, None
-            taken = self._taken(*before)
-            chunks += [(t[0], self._chunk(*t)) for t in taken if self._over(t[0].sequence, t[1])]
-            rest = [t for t in taken if not t[0].sequence.finished]       # their texts need not keep the next step waiting
+        def known():
+            taken = self._taken(*self._before(plan), plan) if self._in_flight else []
+            chunks.extend((t[0], self._chunk(*t)) for t in taken if self._over(t[0].sequence, t[1]))
+            rest.extend(t for t in taken if not t[0].sequence.finished)  # their texts need not keep the next step waiting
         self.scheduler.beside = self.pace.beside(self.scheduler.present)
         plan = self.scheduler.schedule()
         if self.persistence and plan.seals(self.config.page_size):
             self.persistence.save()      # such a step waits for the one before it in any case
-        launched = (plan, self.runner.launch(plan, lambda: (deliver or chunks.extend)(self._settle(plan)))) if plan else None
+        launched = (plan, self.runner.launch(plan, lambda: (deliver or chunks.extend)(self._settle(plan)), known)) if plan else None
         self.steps += bool(plan)
         self.computed += plan.tokens
         self.preemptions += len(plan.preempted)
@@ -240,10 +239,14 @@ class Engine:
 
     def _settle(self, plan):
         """Read back the step in flight before `plan`, which comes next, is launched."""
+        return self._read(*self._before(plan), plan) if self._in_flight else []
+
+    def _before(self, plan):
+        """The step in flight, to be read back before `plan` goes on: no token of its works is on the device then."""
         before, self._in_flight = self._in_flight, None
-        for work in plan.works if before else ():
-            work.source = -1             # all tokens are known then
-        return self._read(*before, plan) if before else []
+        for work in plan.works:
+            work.source = -1
+        return before
 
     def _expire(self):
         """End the requests whose time is over."""

@@ -41,10 +41,12 @@ class Runner:
         self._wanted, self._hidden = False, []           # hidden states of this step's rows: [S', hidden] of each forward pass
         self.observer = None             # called as observer(works, logits [S, vocabulary]) at each step, by validation
 
-    def launch(self, plan, settle=None):
+    def launch(self, plan, settle=None, known=None):
         """Start computing a plan; returns Sampled (lazy, in flight), or None when nothing is sampled.
 
         settle: called before anything that takes long, such as waiting for the step before: so that its tokens need not wait.
+        known: called before tokens are drawn that a guide bounds, which must have seen all before them; what they are drawn
+        from is being computed then.
         """
         for sequence in plan.preempted:
             self.forget(sequence)
@@ -60,6 +62,9 @@ class Runner:
         works, previous = plan.samples, self._previous
         if self.observer and works:
             self.observer(works, logits)
+        if known and any(w.sequence.guide for w in works):
+            mx.async_eval(self.pool.arrays, logits)
+            known()
         sampled = sample(logits, works, previous) if works else None
         if sampled and sum(h.shape[0] for h in self._hidden) == len(works):
             sampled.hidden = mx.concatenate(self._hidden).astype(mx.float32)

@@ -108,13 +108,16 @@ def _top(x, n):
 
 
 def _guided(logits, works):
-    """logits with what the sequences' guides forbid at -inf. Each guide's mask meets the row of its own sequence."""
+    """logits with what the sequences' guides forbid at -inf. Each guide's mask meets the row of its own sequence.
+
+    A sequence that has ended since its step was planned has no mask; nobody reads what is drawn for it.
+    """
     if not any(w.sequence.guide for w in works):
         return logits
     words = -(-logits.shape[-1] // 32)
     bits = np.full((len(works), words), 0xFFFFFFFF, np.uint32)
     for row, work in enumerate(works):
-        if work.sequence.guide:
+        if work.sequence.guide and not work.sequence.finished:
             bits[row] = work.sequence.guide.mask()
     allowed = np.unpackbits(bits.astype("<u4", copy=False).view(np.uint8), axis=1, bitorder="little")[:, :logits.shape[-1]]
     return mx.where(mx.array(allowed.view(bool)), logits, -np.inf)

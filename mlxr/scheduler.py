@@ -162,9 +162,7 @@ class Scheduler:
     @staticmethod
     def _left(sequence):
         """Tokens still to compute: none of a sequence that only waits for its last token to be read back."""
-        if sequence.total >= sequence.limit or (sequence.guide and sequence.pending):
-            return 0
-        return sequence.total - sequence.computed
+        return 0 if sequence.total >= sequence.limit else sequence.total - sequence.computed
 
     def _prefill(self, plan, budget):
         """Plan chunks of prompts: what is left shortest first, but a quarter for the first in rank. Returns what is left."""

@@ -14,7 +14,7 @@ from mlxr.errors import RequestError
 from mlxr.kernels import library
 from mlxr.sampler import draw_key, draw_number, sample
 from mlxr.scheduler import Work
-from mlxr.sequence import MAX_LOGPROBS, SamplingParams, Sequence
+from mlxr.sequence import MAX_LOGPROBS, SamplingParams, Sequence, Status
 
 VOCABULARY = 37
 
@@ -142,6 +142,8 @@ def test_a_guide_bounds_its_own_row_of_a_greedy_batch():
     works[1].sequence.guide = Evens()
     tokens = np.array(sample(mx.array(logits), works).tokens)
     assert tokens.tolist() == [5, 2 * int(np.argmax(logits[1, ::2])), 5]
+    works[1].sequence.status = Status.FINISHED           # after its step was planned: its guide can say nothing any more
+    assert sample(mx.array(logits), works).tokens.tolist() == [5, 5, 5]
 
 
 def test_a_repetition_context_of_none_penalises_nothing():
