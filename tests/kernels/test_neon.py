@@ -17,6 +17,7 @@ from kernels.matrices import KINDS, activations, matrix, name
 from kernels.test_q_gemv import EPS, oracle
 
 from mlxr.kernels import q_gemm, q_gemv, q_rows
+from mlxr.kernels.stored import stored
 
 CXX, QEMU = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 pytestmark = [
@@ -98,9 +99,10 @@ def test_dialect_operations(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_q_gemv(kind, tmp_path):
-    k, (w, decoded) = q_gemv.kernel(kind, 2, on="host", eps=EPS), matrix(kind, 37, 384)
-    x, norm = activations(2, 384), activations(384, seed=5)
-    groups, ints, shared = q_gemv.launch(k, 37, 384)
+    width = 512 if stored(kind).block == 256 else 384
+    k, (w, decoded) = q_gemv.kernel(kind, 2, on="host", eps=EPS), matrix(kind, 37, width)
+    x, norm = activations(2, width), activations(width, seed=5)
+    groups, ints, shared = q_gemv.launch(k, 37, width)
     (y,) = run(k, [*w, x, norm], [2 * 37 * 4], (groups, 1, 1), ints, tmp_path, 4 * shared)
     assert relative(floats(y), oracle(x, decoded, norm=norm)) < 1e-5
 
