@@ -98,6 +98,8 @@ class Story:
         else:
             records = self.format.encode(*(mx.array(x.astype(np.float32)).swapaxes(0, 1) for x in (k, v)))
         out = self.format.decode(records, self.page_size, self.layer.dk, self.layer.dv, mx.array(page or 0))
+        if self.format.k.name == "q4":
+            assert relative(out[0], k.swapaxes(0, 1)) <= 0.13, "what was sealed is not this page's K"
         return tuple(np.array(x.astype(mx.float32)).swapaxes(0, 1).astype(np.float64) for x in out)
 
     def expect(self, counts, q, window=None, sinks=None, scale=None):
