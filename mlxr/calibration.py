@@ -109,6 +109,12 @@ def fitted(formats, specs, name, model_config, config, context):
     return out
 
 
+def text_read(name, model_config, given):
+    """Digest (quality.texts.Text.digest) of the text that a model's calibration was fitted on. Raises as find and load do."""
+    key = key_of(name, model_config)
+    return load(find(name, key, given), key)[1].get("digest")
+
+
 def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     """A page format with tables that are fitted to nothing, where it needs some: for tests and timing of kernels."""
     if not page_format.k.before_rope or page_format.k.tables:

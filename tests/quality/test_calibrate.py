@@ -14,6 +14,7 @@ from mlxr.quality import fitting, gains, statistics
 from mlxr.quality.calibrate import calibrate_engine
 from mlxr.quality.teacher import Feed, window_tokens
 from mlxr.quality.texts import shipped_text
+from mlxr.quality.validation import Plan, Quiet, Validation
 
 ROOM = 1 << 22
 
@@ -50,6 +51,13 @@ def test_pages_go_by_the_file(backend, calibrated, kv, limit):
     assert 1e-4 < relative(ours, logits) < 1 and relative(decoded, ours[:40]) < 1e-4
     one.scheduler.token_budget = 40
     assert relative(scores(one, window)[0], ours) < 2e-2
+
+
+def test_a_validation_on_the_text_of_the_calibration_says_so(calibrated):
+    plan = Plan(("q8", "q3"), contexts=(128,), windows=2)
+    base = engine(calibration=str(calibrated[0]))
+    same, other = (Validation(base, plan, passages_text(n), Quiet()).notes for n in (20000, 10000))
+    assert len(same) == 1 and same[0].startswith("q3: the calibration has read this text") and not other
 
 
 @pytest.mark.parametrize("kv", ["q3", "q2"])
