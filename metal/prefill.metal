@@ -1,5 +1,6 @@
 // Paged attention of chunks: a tile of SGS * M query rows (row = token * G + query head) of one KV head, over all that
-// it sees, 32 tokens a visit: stored pages that lie before its tokens' own, then those of the tail, then new ones.
+// it sees, 32 tokens a visit: stored pages that lie before its tokens' own, then plain tokens, of the tail and new ones.
+// Visits begin at multiples of 32 (of a page where it is smaller), so that sums do not depend on where chunks end.
 // Built with the headers of a page format, then QTYPE, KVTYPE, G, M, SGS; SCALE; SINKS (0 or 1);
 //   Q_PACKED 1  q is float [KV heads][tokens * G][DK], scaled by SCALE * log2(e), where K_STAGES once more and rotated,
 //               and SGS * M spare rows at its end
@@ -22,11 +23,11 @@
 #define AT_P (AT_KV + (ONE ? DK * 32 + 32 * DVP : KC * 32 > VT * DVP ? KC * 32 : VT * DVP))
 
 struct outputs { tile<M> t[DVP / 32]; };                  // columns as groups give them, j * V_UNITS + group, or as they are
-// Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else in k and v.
+// Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else `split` in k and v, the rest in k2 and v2.
 struct visit {
-    int base, n, page, stride;
+    int base, n, split, page, stride;
     dptr<const uint> rec;
-    dptr<const KVTYPE> k, v;
+    dptr<const KVTYPE> k, v, k2, v2;
 #ifdef HELD
     int slot;                                             // of a stored page that is held as plain numbers, or 0
     dptr<const HTYPE> held;
@@ -99,11 +100,22 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
 #endif
     } else {
         for (int d = sg * 4; d < KC; d += SGS * 4) {
-            vfloat4 k4 = ld4(x.k, vint(lane) * (x.stride * DK) + (from + d), first(lane, x.n));
+            vfloat4 k4 = ld4(x.k, vint(lane) * (x.stride * DK) + (from + d), first(lane, x.split));
             kv[lane + d * 32] = k4.x;
             kv[lane + (d + 1) * 32] = k4.y;
             kv[lane + (d + 2) * 32] = k4.z;
             kv[lane + (d + 3) * 32] = k4.w;
+        }
+        int rest = x.n - x.split;
+        if (rest > 0) {
+            SG_BARRIER;
+            for (int d = sg * 4; d < KC; d += SGS * 4) {
+                vfloat4 k4 = ld4(x.k2, vint(lane) * (x.stride * DK) + (from + d), first(lane, rest));
+                st(kv, lane + (d * 32 + x.split), k4.x, first(lane, rest));
+                st(kv, lane + ((d + 1) * 32 + x.split), k4.y, first(lane, rest));
+                st(kv, lane + ((d + 2) * 32 + x.split), k4.z, first(lane, rest));
+                st(kv, lane + ((d + 3) * 32 + x.split), k4.w, first(lane, rest));
+            }
         }
     }
 }
@@ -169,12 +181,11 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         } else
 #endif
         {
+            dptr<const KVTYPE> v = (t < x.split ? x.v : x.v2) + (t < x.split ? t : t - x.split) * (x.stride * DV);
+            int units = t < x.n ? V_UNITS : 0;
             UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-                UNROLL for (int j = 0; j < V_PER; ++j) {
-                    int at = t * x.stride * DV + 32 * i * V_PER + j;
-                    y.v[i][j] = vfloat(ld(x.v, spread<32, 0, V_PER>(lane) + at,
-                                          first(lane, t < x.n ? V_UNITS - 32 * i : 0)));
-                }
+                UNROLL for (int j = 0; j < V_PER; ++j)
+                    y.v[i][j] = vfloat(ld(v, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), first(lane, units - 32 * i)));
 #if V_STAGES
             hadamard<V_STAGES>(y, lane);
 #endif
@@ -240,9 +251,9 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
     int h = tg.y, rows = s.count * G, row0 = (tiles - 1 - tg.x) * (SGS * M);     // the tiles that see most come first
     if (row0 < rows) {
         int p0 = s.start + row0 / G, p1 = s.start + (min(row0 + SGS * M, rows) - 1) / G;
-        int first_seen = max(0, p0 - window + 1), own = max(p0 / PAGE * PAGE, first_seen), fresh = max(own, s.start);
+        int first_seen = max(0, p0 - window + 1), own = max(p0 / PAGE * PAGE, first_seen / BLOCK * BLOCK);
         int from = first_seen / BLOCK, stored = max(0, p1 / PAGE * BLOCKS - from);   // in blocks of tokens
-        int tail = own < s.start ? (s.start - own + 31) / 32 : 0, visits = stored + tail + (p1 - fresh) / 32 + 1;
+        int visits = stored + (p1 - own) / 32 + 1;
         KEEP(outputs, o);
         KEEP(tile<M>, scores);
         KEEP(vfloat, top);
@@ -285,33 +296,30 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
             x.h = h;
 #endif
             x.rec = records;
+            x.k = k;
+            x.v = v;
+            x.k2 = k + (s.row * kv_heads + h) * DK;       // the first new token
+            x.v2 = v + (s.row * kv_heads + h) * DV;
 #ifdef HELD
             x.slot = 0;
             x.held = held;
 #endif
             if (i < stored) {
                 x.base = (from + i) * BLOCK;
-                x.n = BLOCK;
+                x.n = x.split = BLOCK;
                 x.page = x.base / PAGE;
                 x.rec = records + record_at(pages[x.page], kv_heads, h);
 #ifdef HELD
                 x.slot = slots[tg.z * wide + x.page];
                 x.held = held_at(held, x.slot, kv_heads, h);
 #endif
-                x.k = k;
-                x.v = v;
-            } else if (i < stored + tail) {
-                x.base = own + (i - stored) * 32;
-                x.n = min(32, s.start - x.base);
-                int row = (s.slot * PAGE + x.base % PAGE) * kv_heads + h;
-                x.k = k_tail + row * DK;
-                x.v = v_tail + row * DV;
             } else {
-                x.base = fresh + (i - stored - tail) * 32;
+                x.base = own + (i - stored) * 32;
                 x.n = min(32, p1 + 1 - x.base);
-                int row = (s.row + x.base - s.start) * kv_heads + h;
-                x.k = k + row * DK;
-                x.v = v + row * DV;
+                x.split = x.base < s.start ? min(x.n, s.start - x.base) : x.n;       // of the tail, where it begins there
+                int slot = (s.slot * PAGE + x.base % PAGE) * kv_heads + h, row = (s.row + x.base - s.start) * kv_heads + h;
+                x.k = x.base < s.start ? k_tail + slot * DK : k + row * DK;
+                x.v = x.base < s.start ? v_tail + slot * DV : v + row * DV;
             }
             int wide_n = x.page < 0 ? 32 : BLOCK;         // tokens of V that are there: zero from n on
             for (int c = 0; c < DK; c += KC) {

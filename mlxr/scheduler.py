@@ -61,7 +61,9 @@ class Scheduler:
     align:        cut chunks at page boundaries (for models that read the pages gathered).
     prefix_cache: let sequences share the pages of equal beginnings.
     held:         a Held: the first pages of every sequence come of those for beginnings.
-    few:          chunks of so many tokens at most that ride beside decoding end where a page ends: such steps can be replayed.
+    few:          chunks of up to so many tokens are computed by other kernels, whose sums differ in their last bits, which codes of
+                  quantized pages magnify: prompts are cut into larger ones where a step has room for more tokens. Where it has not,
+                  and they ride beside decoding, they end where a page ends: such steps can be replayed.
     """
 
     def __init__(self, page_size, pages, token_budget, max_batch, align=False, prefix_cache=False, held=None, few=0):
@@ -69,6 +71,7 @@ class Scheduler:
         self.token_budget = token_budget
         self.beside = token_budget                   # tokens of prompts in a step that generates as well
         self.align, self.few = align, few
+        self._least = 1                              # tokens of a chunk that does not end a prompt, in this step
         self.allocator = PageAllocator(pages, held.firsts if held else 0)
         self.cache = PrefixCache(self.allocator, page_size) if prefix_cache else None
         self.waiting = []                            # both in order of rank (priority, then arrival);
@@ -114,8 +117,9 @@ class Scheduler:
                 budget -= self._plan(plan, sequence, budget)
         if plan.works:
             budget = min(budget, self.beside)
+        self._least = self.few + 1 if budget > self.few else 1
         budget = self._prefill(plan, budget)
-        while budget and not plan.preempted:
+        while budget >= (self._least if plan.works else 1) and not plan.preempted:
             sequence = self._admit(plan)
             if sequence is None:
                 break
@@ -176,17 +180,23 @@ class Scheduler:
         if not chosen:
             return budget
         first = min(chosen, key=_rank)
-        kept = 0 if first is chosen[0] else min(self._left(first), -(-budget // 4))
+        kept = 0 if first is chosen[0] else min(self._left(first), max(self._least, -(-budget // 4)))
         for sequence in chosen:
             if sequence is first:
                 kept = 0
             if budget > kept and sequence.status is Status.RUNNING:
-                budget -= self._plan(plan, sequence, budget - kept)
+                budget -= self._plan(plan, sequence, budget - kept, others=kept > 0)
         return budget
 
-    def _plan(self, plan, sequence, budget):
-        """Add the sequence's next tokens to the plan, and return how many they are."""
-        count = min(self._left(sequence), budget)
+    def _plan(self, plan, sequence, budget, others=False):
+        """Add the sequence's next tokens to the plan, and return how many they are. others: more will be planned."""
+        left = self._left(sequence)
+        count = min(left, budget)
+        if self._least > 1 and count < left:
+            if left - count < self._least <= left - self._least:
+                count = left - self._least               # not a small end
+            if count < self._least and (plan.works or others):
+                return 0
         if self.align or plan.works and count <= self.few:
             count = min(count, self.page_size - sequence.computed % self.page_size)
         if count <= 0 or not self._hold(plan, sequence, sequence.computed + count):

@@ -111,6 +111,19 @@ def test_chunks_keep_to_the_budget_and_sample_only_at_the_end():
     assert [(w.start, w.count, w.sample) for w in works] == [(0, 7, False), (7, 7, False), (14, 6, True)]
 
 
+@pytest.mark.parametrize("budget", [66, 100, 512])
+def test_chunks_are_large_where_there_is_room(budget):
+    """More tokens than the `few` of other kernels, but at the end of prompts."""
+    s = Scheduler(16, 2000, token_budget=budget, max_batch=8, few=32)
+    driver, lengths = Driver(s), (1000, 700, 333, 90, 40, 20)
+    for n in lengths:
+        s.add(sequence(n))
+    driver.run()
+    chunks = [(w.start, w.count, w.sequence.num_prompt) for plan, _ in driver.plans for w in plan.works]
+    assert {n for _, _, n in chunks} == set(lengths) and max(count for _, count, _ in chunks) > 60
+    assert not [c for c in chunks if c[1] <= 32 < c[2] and c[0] + c[1] < c[2]]
+
+
 def test_refuses_what_can_never_fit_and_queues_nothing():
     s = Scheduler(16, 2, token_budget=100, max_batch=4)
     with pytest.raises(PromptTooLong, match="has 48 tokens, but the page pool holds 47"):
@@ -142,7 +155,8 @@ def test_preempts_the_latest_and_recomputes_it():
 @given(data=st.data())
 def test_everything_finishes_and_nothing_is_lost(align, data):
     draw = data.draw
-    s = Scheduler(16, draw(st.integers(4, 30)), draw(st.integers(1, 80)), draw(st.integers(1, 6)), align=align)
+    s = Scheduler(16, draw(st.integers(4, 30)), draw(st.integers(1, 80)), draw(st.integers(1, 6)), align=align,
+                  few=draw(st.sampled_from([0, 8, 32])))
     d, made = Driver(s), []
     for _ in range(draw(st.integers(1, 12))):
         q = sequence(draw(st.integers(1, min(s.capacity, 120))), draw(st.integers(1, 40)))
