@@ -17,6 +17,8 @@ SLOW_REST = [
     pytest.param(k, marks=pytest.mark.slow) for k in KINDS if name(k) in RARE | {"Q5_K", "Q6_K", "IQ4_XS"}
 ]
 
+COMMON = "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "F16", "BF16"        # tried with several rows in each run
+
 
 def oracle(x, w, *, norm=None, swiglu=False, bias=None, residual=None, **_):
     x, w = x.astype(np.float64), w.astype(np.float64)
@@ -50,12 +52,10 @@ def shapes_of(kind):
 
 
 @needs_compiler
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("kind", KINDS, ids=name)
+@pytest.mark.parametrize("kind, batch", [
+    pytest.param(k, b, marks=[pytest.mark.slow] * (b > 1 and name(k) not in COMMON), id=f"{name(k)}-{b}") for k in KINDS for b in (1, 3)])
 def test_every_type(kind, batch):
     before = library.used["q_gemv", "host"]
-    if batch > 1 and name(kind) in RARE:
-        pytest.skip("one kernel is enough")
     for n, k in shapes_of(kind):
         w, decoded = matrix(kind, n, k)
         x = activations(batch, k)

@@ -158,8 +158,9 @@ def weights_of(module):
         module.weight, module.scales, module.biases, group_size=module.group_size, bits=module.bits)
 
 
-@pytest.mark.parametrize("held", [mx.float32, mx.float16, mx.bfloat16, "affine"], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("held, dtype", [
+    pytest.param(held, dtype, marks=[pytest.mark.slow] * (held not in (dtype, mx.float32, "affine")))
+    for held in (mx.float32, mx.float16, mx.bfloat16, "affine") for dtype in DTYPES], ids=str)
 @HOST
 def test_a_linear_layer_in_every_dtype(held, dtype, backend):
     """bias and activations in a dtype of their own; no row, one row, few and many; a last axis alone."""
