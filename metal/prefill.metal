@@ -44,6 +44,16 @@ inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloa
     int c = channel - from;
     if (c >= 0 && c < KC) kv[lane + c * 32] = value;
 }
+// Channels from .. from + KC of n plain tokens of K, `stride` KV heads apart, to the first `wide` columns of kv: zero beyond n.
+inline void plain_k(dptr<const KVTYPE> k, int stride, int n, tptr<float> kv, vlane lane, int sg, int from, int wide) {
+    for (int d = sg * 4; d < KC; d += SGS * 4) {
+        vfloat4 k4 = ld4(k, vint(lane) * (stride * DK) + (from + d), first(lane, n));
+        st(kv, lane + d * 32, k4.x, first(lane, wide));
+        st(kv, lane + (d + 1) * 32, k4.y, first(lane, wide));
+        st(kv, lane + (d + 2) * 32, k4.z, first(lane, wide));
+        st(kv, lane + (d + 3) * 32, k4.w, first(lane, wide));
+    }
+}
 // Channels from .. from + KC of K, to kv.
 inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
     if (x.page >= 0) {
@@ -99,23 +109,11 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         }
 #endif
     } else {
-        for (int d = sg * 4; d < KC; d += SGS * 4) {
-            vfloat4 k4 = ld4(x.k, vint(lane) * (x.stride * DK) + (from + d), first(lane, x.split));
-            kv[lane + d * 32] = k4.x;
-            kv[lane + (d + 1) * 32] = k4.y;
-            kv[lane + (d + 2) * 32] = k4.z;
-            kv[lane + (d + 3) * 32] = k4.w;
-        }
+        plain_k(x.k, x.stride, x.split, kv, lane, sg, from, 32);
         int rest = x.n - x.split;
         if (rest > 0) {
             SG_BARRIER;
-            for (int d = sg * 4; d < KC; d += SGS * 4) {
-                vfloat4 k4 = ld4(x.k2, vint(lane) * (x.stride * DK) + (from + d), first(lane, rest));
-                st(kv, lane + (d * 32 + x.split), k4.x, first(lane, rest));
-                st(kv, lane + ((d + 1) * 32 + x.split), k4.y, first(lane, rest));
-                st(kv, lane + ((d + 2) * 32 + x.split), k4.z, first(lane, rest));
-                st(kv, lane + ((d + 3) * 32 + x.split), k4.w, first(lane, rest));
-            }
+            plain_k(x.k2, x.stride, rest, kv + x.split, lane, sg, from, rest);
         }
     }
 }

@@ -192,7 +192,7 @@ class Scheduler:
         """Add the sequence's next tokens to the plan, and return how many they are. others: more will be planned."""
         left = self._left(sequence)
         count = min(left, budget)
-        if self._least > 1 and count < left:
+        if count < left:
             if left - count < self._least <= left - self._least:
                 count = left - self._least               # not a small end
             if count < self._least and (plan.works or others):

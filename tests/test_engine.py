@@ -53,7 +53,7 @@ SCHEDULES = {
 NOISE = {"f32": 1e-5, "f16": 1e-3, "bf16": 1e-3}
 
 
-@pytest.mark.parametrize("kv", ["f32", "f16", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kv", [pytest.param(k, marks=[pytest.mark.slow] * (k == "bf16")) for k in NOISE])
 def test_one_meaning_whatever_the_schedule(model, kv):
     """Logits depend on what is stored, never on chunks, batches, preemption or the way to run."""
     requests = [(p, SamplingParams(max_tokens=60)) for p in prompts(LENGTHS)]

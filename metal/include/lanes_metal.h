@@ -70,10 +70,7 @@ inline float bfloat_hi(uint w) { return as_type<float>(w & 0xffff0000u); }
 #define TABLE16(name, ...) constant float name[16] = {__VA_ARGS__}       // 16 constants for pick16
 inline float pick16(const constant float* t, uint i) { return t[i & 15u]; }
 #define BYTES16(name, ...) constant uchar name[16] = {__VA_ARGS__}       // the same in bytes, for pick_bytes
-inline uint pick_bytes(const constant uchar* t, uint w) {                 // t[i] for each byte i, below 16, of w
-    return uint(t[w & 15u]) | uint(t[w >> 8 & 15u]) << 8 | uint(t[w >> 16 & 15u]) << 16 | uint(t[w >> 24 & 15u]) << 24;
-}
-inline uint pick_bytes(const device uchar* t, uint w) {                   // of 16 bytes in memory
+template <typename P> inline uint pick_bytes(P t, uint w) {               // t[i] for each byte i, below 16, of w
     return uint(t[w & 15u]) | uint(t[w >> 8 & 15u]) << 8 | uint(t[w >> 16 & 15u]) << 16 | uint(t[w >> 24 & 15u]) << 24;
 }
 inline float simd_shuffle16(float a, int i) { return simd_shuffle(a, ushort(i & 15)); }   // of lanes 0 .. 15
