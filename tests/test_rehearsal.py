@@ -58,7 +58,7 @@ def test_a_new_machine_compiles_all_at_once_and_then_nothing(smollm2_gguf, tmp_p
 
 def test_every_kernel_that_is_called_was_rehearsed(smollm2_gguf, monkeypatch):
     monkeypatch.setenv("MLXR_BACKEND", "host")
-    engine = load_engine(str(smollm2_gguf), EngineConfig(max_batch=6, pool_bytes=1 << 26))
+    engine = load_engine(str(smollm2_gguf), EngineConfig(max_batch=6, pool_bytes=1 << 27, token_budget=256))
     assert {k.name for k in engine.kernels} >= {"q_gemv", "q_gemm", "q_rows"} and len(set(engine.kernels)) == len(engine.kernels)
     called, call = set(), library.Kernel.__call__
     monkeypatch.setattr(library.Kernel, "__call__", lambda self, *a, **k: called.add(self) or call(self, *a, **k))
@@ -66,6 +66,12 @@ def test_every_kernel_that_is_called_was_rehearsed(smollm2_gguf, monkeypatch):
         for p in prompts([length] * count):
             engine.add(p, SamplingParams(max_tokens=3))
         run(engine, [])
+    long, *short = prompts([1500, 5, 8])                     # chunks whose logits nobody wants, then a few tokens after many
+    for p in (long, [*long[:1472], 3, 4], [*long[:1472], 5, 6, 7], *short):
+        engine.add(p, SamplingParams(max_tokens=30))
+        for _ in range(9):
+            engine.step()
+    run(engine, [])
     assert called and called <= set(engine.kernels)
     info = engine.info()
     assert info["backend"] == "host" and info["threads"] >= 1 and info["kernels"].split(";")[0].endswith(" on Q4_1, Q8_0")

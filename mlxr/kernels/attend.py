@@ -137,7 +137,10 @@ def plan(shape, part, window):
     """A function from the kernel's inputs to the part's output [rows, heads, dv]; None where the kernel cannot run."""
     key = "attend", shape, window
     if key not in part.launches:
-        k, shapes, grid, ints = launch(shape, part, window, *_how(shape, part))
+        how = _how(shape, part)
+        k, shapes, grid, ints = launch(shape, part, window, *how)
+        for split in (False, True):          # other lengths, and other sequences beside, take the other one
+            library.expect(how[0](split))
         ready = k.ready() and (len(shapes) == 1 or merge(None, None, shape.q_dtype, shape.dv))
 
         def run(inputs):

@@ -234,6 +234,12 @@ def rehearsing():
     return _called() is not None
 
 
+def expect(kernel):
+    """Note a kernel in this thread's rehearsal, as if it were called; outside of one, nothing."""
+    if rehearsing():
+        _called()[kernel] = True
+
+
 @contextlib.contextmanager
 def rehearsal():
     """In here kernels called by this thread are only noted, and give zeros: {Kernel: True}, in order of first calls.
