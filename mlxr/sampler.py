@@ -5,6 +5,7 @@ and top-k, each looking at the distribution before temperature; then one draw wi
 number, made of a request's seed and its count of tokens alone, so that no other row of the batch can change it.
 """
 
+import copy
 import sys
 from dataclasses import dataclass
 
@@ -60,8 +61,10 @@ def sample(logits, works, previous=None):
     params = [w.sequence.params for w in works]
     raw = logits.astype(mx.float32)
     logits = raw
-    if any(p.logit_bias or _penalties(p) for p in params):
-        logits = mx.minimum(_penalise(mx.minimum(_bias(raw, params), LARGEST), works, previous), LARGEST)
+    if any(p.logit_bias for p in params):
+        logits = _bias(raw, params)
+    if any(_penalties(p) for p in params):
+        logits = mx.minimum(_penalise(mx.minimum(logits, LARGEST), works, previous), LARGEST)
     logits = _guided(logits, works)
     if not any(p.temperature for p in params):
         return _with_logprobs(Sampled(draw.most_likely(logits)), raw, params)
@@ -124,11 +127,13 @@ def _guided(logits, works):
 
 
 def _bias(logits, params):
+    """logits with the rows' biases added; only these elements are looked at, of 16 rows some dozens in a million."""
     triples = [(r, t, b) for r, p in enumerate(params) for t, b in (p.logit_bias or {}).items()]
-    if not triples:
-        return logits
-    rows, tokens, values = zip(*triples)
-    return logits.at[mx.array(rows), mx.array(tokens)].add(mx.array(values, mx.float32))
+    rows, tokens, values = map(mx.array, zip(*triples))
+    biased = mx.minimum(mx.minimum(logits[rows, tokens], LARGEST) + values.astype(mx.float32), LARGEST)
+    logits = copy.copy(logits)               # an update changes all names of an array
+    logits[rows, tokens] = biased
+    return logits
 
 
 def _penalise(logits, works, previous):
