@@ -8,7 +8,7 @@ import numpy as np
 
 from .verdict import verdict
 
-FIGURES = "delta_ppl", "top1", "kl", "kl_p99", "match100"
+FIGURES = "delta_ppl", "top1", "kl", "kl_p99", "match100", "prefix100"
 
 
 class Reference:
@@ -37,7 +37,8 @@ class Reference:
 class Score:
     """One window: float64 [n] each. nll: of the targets, in nats; kl: nats; same: 1 where the best token is the same.
 
-    matches: float64 [m], 1 where a greedy token is the same as the reference's at its place; None where not measured.
+    matches: float64 [m], 1 where the most likely token is the reference's own, of the tokens that the reference continues the
+    context with; each follows the reference's tokens, whatever came of those before. None where not measured.
     """
 
     reference_nll: np.ndarray
@@ -65,13 +66,15 @@ def _figures(scores):
              "kl": kl.mean(), "kl_p99": np.percentile(kl, 99)}
     if all(s.matches is not None for s in scores):
         found["match100"] = 100 * np.concatenate([s.matches for s in scores]).mean()
+        found["prefix100"] = 100 * np.mean([np.cumprod(s.matches).mean() for s in scores])
     return found
 
 
 def figures(scores):
     """A row's figures from its windows' Scores, each with `<name>_se`, and its verdict.
 
-    delta_ppl, top1, match100 in percent; kl, kl_p99 in nats. Standard errors by the jackknife over windows (Efron 1982):
+    delta_ppl, top1, match100 in percent; kl, kl_p99 in nats; prefix100: percent of the tokens before the first that is another,
+    which is where a greedy answer of the format's own would begin to differ. Standard errors by the jackknife over windows (Efron 1982):
     tokens of one window are not independent. None: not measured, or not a number.
     """
     n, row = len(scores), {}

@@ -8,7 +8,8 @@ from .report import number, recall_line
 from .verdict import ACCEPT_DELTA, ACCEPT_TOP1, REJECT_DELTA, REJECT_TOP1, worst
 
 COLUMNS = (("delta ppl %", "delta_ppl", "+.2f"), ("top-1 %", "top1", ".1f"), ("KL", "kl", ".2g"), ("KL p99", "kl_p99", ".2g"),
-           ("greedy 100 %", "match100", ".1f"))
+           ("greedy 100 %", "match100", ".1f"), ("until first %", "prefix100", ".0f"))
+OF_TOKENS = "match100", "prefix100"           # not measured by stream
 
 
 def page(report):
@@ -42,13 +43,13 @@ def _mode(report):
 
 def _table(rows, streams=False):
     head = ["<th class=t>format</th>", *(["<th class=t>only</th>"] if streams else []), "<th class=t>mode</th><th>context</th><th>bits</th>"]
-    head += [f"<th>{n}</th>" for n, key, _ in COLUMNS if not (streams and key == "match100")] + ["<th class=t>verdict</th>"]
+    head += [f"<th>{n}</th>" for n, key, _ in COLUMNS if not (streams and key in OF_TOKENS)] + ["<th class=t>verdict</th>"]
     lines = []
     for r in rows:
         cells = [f"<td class=t>{escape(r['format'])}</td>", *([f"<td class=t>{r['stream'].upper()}</td>"] if streams else []),
                  f"<td class=t>{r['mode']}</td><td>{r['context']}</td><td>{r['bits']:.2f}</td>"]
         for _, key, form in COLUMNS:
-            if streams and key == "match100":
+            if streams and key in OF_TOKENS:
                 continue
             se = r[f"{key}_se"]
             error = "" if se is None else f" <i>± {format(se, form.lstrip('+'))}</i>"
@@ -61,7 +62,8 @@ def _legend(report, plan):
     windows = max(r["windows"] for r in report["rows"])
     return (f"<p class=note>{windows} windows of each context, {report['scored']} scored tokens each; ± is the standard error over windows. "
             f"In-forward: every layer attends to what was stored, as the engine runs. Snapshot: the context is computed without "
-            f"quantization and sealed once. Bits count codes and scales; the newest tokens, up to a page, stay exact and come on top. "
+            f"quantization and sealed once. Greedy 100: of 100 tokens that the reference continues with, how many the "
+            f"format finds most likely too, each after the reference's own; and how many come before the first other one. Bits count codes and scales; the newest tokens, up to a page, stay exact and come on top. "
             f"ACCEPT: perplexity within {ACCEPT_DELTA:g} % and top-1 at least {ACCEPT_TOP1:g} %. REJECT: perplexity {REJECT_DELTA:g} % "
             f"worse, or top-1 below {REJECT_TOP1:g} %. Else MARGINAL.</p>")
 

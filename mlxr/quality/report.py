@@ -48,13 +48,13 @@ def _rows_table(title, rows, streams=False):
         table.add_column("only")
     for name in ("mode", "context"):
         table.add_column(name)
-    for name in ("bits", "delta ppl %", "top-1 %", "KL", "KL p99", *([] if streams else ["greedy 100 %"])):
+    for name in ("bits", "delta ppl %", "top-1 %", "KL", "KL p99", *([] if streams else ["greedy 100 %", "until first %"])):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for r in rows:
         cells = [r["format"], *([r["stream"].upper()] if streams else []), r["mode"], str(r["context"]), f"{r['bits']:.2f}",
                  with_error(r, "delta_ppl", "+.2f"), with_error(r, "top1", ".1f"), with_error(r, "kl", ".2g"), number(r["kl_p99"], ".2g"),
-                 *([] if streams else [with_error(r, "match100", ".1f")])]
+                 *([] if streams else [with_error(r, "match100", ".1f"), with_error(r, "prefix100", ".0f")])]
         table.add_row(*cells, Text(r["verdict"], COLOURS[r["verdict"]]))
     return table
 

@@ -53,15 +53,15 @@ class StockCache:
             cache.trim(SCORED)
         return logits
 
-    def greedy(self, caches, n=GREEDY):
-        """int [n]: the tokens that follow the context, the most likely one each time. The last token of the context is
-        computed once more, to know the first."""
+    def greedy(self, caches, n=GREEDY, path=None):
+        """int [n]: the tokens that follow the context, the most likely one each time; path: as for Feed.greedy, [n].
+        The last token of the context is computed once more, to know the first."""
         for cache in caches:
             cache.trim(1)
         token, out = self.window[self.context - 1], []
-        for _ in range(n):
-            token = int(mx.argmax(self.model(mx.array([[token]]), cache=caches)[0, -1]).item())
-            out.append(token)
+        for step in range(n):
+            out.append(int(mx.argmax(self.model(mx.array([[token]]), cache=caches)[0, -1]).item()))
+            token = out[-1] if path is None else int(path[step])
         for cache in caches:
             cache.trim(n)
         return np.array(out)

@@ -86,8 +86,12 @@ class Feed:
         """Logits [count, vocabulary] after each of the tokens that follow window i's context, computed one at a time."""
         return mx.concatenate([self._run([self._work(i, self.context + t, 1, True, True)]) for t in range(count)])
 
-    def greedy(self, n):
-        """int [windows, n]: the tokens that each context is continued with, taking the most likely one each time."""
+    def greedy(self, n, path=None):
+        """int [windows, n]: the tokens that each context is continued with, the most likely one each time.
+
+        path: int [windows, n], tokens that are gone on with in their place: what is given is then the most likely one
+        after each beginning of the path.
+        """
         if self.engine.recurrent:                 # its state has gone on to the scored tokens: start anew
             for old in self._sequences:
                 self.engine.runner.forget(old)
@@ -99,16 +103,17 @@ class Feed:
             new.id = old.id                       # the same state, for models that have one
         self._sequences = fresh
         try:
-            tokens = [int(mx.argmax(x[-1]).item()) for x in self._last]
+            tokens, found = [int(mx.argmax(x[-1]).item()) for x in self._last], []
             for step in range(n):
-                for sequence, token in zip(fresh, tokens):
+                found.append(tokens)
+                for sequence, token in zip(fresh, tokens if path is None else path[:, step].tolist()):
                     sequence.tokens.append(token)
                 if step < n - 1:
                     works = [self._work(i, self.context + step, 1, True) for i in range(len(fresh))]
                     tokens = np.array(mx.argmax(self._run(works), axis=-1)).tolist()
         finally:
             self._sequences = scored
-        return np.array([s.tokens[self.context:] for s in fresh])
+        return np.array(found).T
 
     # ------------------------------------------------------------------ pages, by hand
 

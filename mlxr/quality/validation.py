@@ -199,7 +199,7 @@ class Validation:
             if stream == "both" and greedy is not None:
                 if mode == "snapshot":
                     feed.last_from(clean)
-                for score, ours, theirs in zip(scores, feed.greedy(GREEDY), greedy):
+                for score, ours, theirs in zip(scores, feed.greedy(GREEDY, greedy), greedy):
                     score.matches = (ours == theirs).astype(float)
         return scores
 
@@ -233,7 +233,7 @@ class Validation:
                 caches = window.in_forward(bits) if mode == "in-forward" else window.snapshot(bits)
                 score = reference.score(window.score(caches))
                 if greedy is not None:
-                    score.matches = (window.greedy(caches) == greedy[i]).astype(float)
+                    score.matches = (window.greedy(caches, path=greedy[i]) == greedy[i]).astype(float)
                 self.scores.setdefault((name, window.context, mode, "both"), []).append(score)
             self.progress.step()
 
@@ -280,7 +280,7 @@ class Validation:
                 matched = [s for s in scores if s.matches is not None]
                 row = figures(scores)
                 if matched and len(matched) < len(scores):
-                    row |= {k: v for k, v in figures(matched).items() if k.startswith("match100")}
+                    row |= {k: v for k, v in figures(matched).items() if k.startswith(("match100", "prefix100"))}
                 tail = None if name in stock.FORMATS or not wanted else round(self._bits(name, context, tail=True), 4)
                 yield {"format": name, "bits": round(self._bits(name, context, stream), 4), "mode": mode, "stream": stream,
                        "context": context, "bits_with_tail": tail, **row, "match_windows": len(matched)}

@@ -73,7 +73,11 @@ def test_greedy_matches_are_a_share(windows):
     scores = scores_of(windows)
     for i, s in enumerate(scores):
         s.matches = np.array([1.0] * i + [0.0] * (4 - i))
-    assert figures(scores)["match100"] == 37.5
+    row = figures(scores)
+    assert row["match100"] == row["prefix100"] == 37.5
+    scores[3].matches = np.array([0.0, 1, 1, 1])
+    row = figures(scores)
+    assert row["match100"] == 37.5 and row["prefix100"] == pytest.approx(100 * 3 / 16)
 
 
 @pytest.mark.parametrize("delta, top1, expected", [

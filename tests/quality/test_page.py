@@ -11,7 +11,7 @@ from rich.console import Console
 from mlxr.quality import charts, report
 from mlxr.quality.page import page
 
-FIGURES = {"delta_ppl": 0.2, "top1": 98.0, "kl": 3e-4, "kl_p99": 0.004, "match100": 90.0}
+FIGURES = {"delta_ppl": 0.2, "top1": 98.0, "kl": 3e-4, "kl_p99": 0.004, "match100": 90.0, "prefix100": 40.0}
 
 
 def row(name, bits, kl, verdict="ACCEPT", **more):
@@ -28,7 +28,7 @@ def made():
             "backend": "host", "dtype": "float32", "page_size": 64, "reference": "unquantized pages (f32)",
             "reference_ppl": {"1024": 14.1}, "text": {"name": "book.txt", "digest": "x", "tokens": 99999},
             "plan": {"modes": ["in-forward", "snapshot"]}, "scored": 128, "rows": rows,
-            "streams": [row("q4", 4.5, 3e-3, stream="k", match100=None, match100_se=None)],
+            "streams": [row("q4", 4.5, 3e-3, stream="k", match100=None, match100_se=None, prefix100=None, prefix100_se=None)],
             "layers": {"q8": {"k": [0.002, 0.003], "v": [0.005, 0.006], "attention": [0.001, 0.004], "k_all": 0.0025, "v_all": 0.0055,
                               "attention_all": 0.003},
                        "q4": {"k": [0.05, 0.06], "v": [0.09, 0.1], "attention": None, "k_all": 0.055, "v_all": 0.095, "attention_all": None}},

@@ -53,8 +53,13 @@ def test_greedy_tokens_are_the_engines(backend, kv):
         feed.score(0)
         ours = feed.greedy(20)
         assert feed.windows == WINDOWS
+        other = np.where(np.arange(20) == 5, 7, ours)            # another token in the sixth place
+        along = feed.greedy(20, other)
+        assert np.array_equal(along[:, :6], ours[:, :6]) and np.array_equal(feed.greedy(20, ours), ours)
     requests = [engine.add(w[:CONTEXT], SamplingParams(max_tokens=20, ignore_eos=True)) for w in WINDOWS]
     assert run(engine, requests) == ours.tolist()
+    requests = [engine.add([*w[:CONTEXT], *o[:6].tolist()], SamplingParams(max_tokens=1, ignore_eos=True)) for w, o in zip(WINDOWS, other)]
+    assert run(engine, requests) == along[:, 6:7].tolist()
 
 
 @pytest.mark.parametrize("kv", ["f32", "q8", pytest.param("q4", marks=pytest.mark.slow)])

@@ -15,7 +15,7 @@ from mlxr.pages.pool import LayerPool
 from mlxr.quality import checks
 from mlxr.quality.validation import Plan, Validation, accepted
 
-ROW = {"format", "bits", "mode", "delta_ppl", "top1", "kl", "kl_p99", "match100", "verdict", "delta_ppl_se", "top1_se", "kl_se",
+ROW = {"format", "bits", "mode", "delta_ppl", "top1", "kl", "kl_p99", "match100", "prefix100", "verdict", "delta_ppl_se", "top1_se", "kl_se",
        "kl_p99_se", "match100_se", "context", "windows"}
 
 
