@@ -8,8 +8,7 @@
 //   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
 //              memory, for every position of the stream. Floats of it: B * (T * 288 + K + 256 + SGS * 1025), T = K / gcd(K, 256),
 //              and for L, where its products are of integers, B * LOW_FLOATS
-//   BYTES 1    (STREAM 1) products of integers: each lane's x are three digits of 7 bits times a unit, exact to 2^-21 of
-//              the largest of its 8
+//   BYTES 1    (STREAM 1) products of integers: see digits.h
 // A SIMD-group owns `own` rows of y. Grid: N / (own * SGS) threadgroups.
 #ifndef NORM_EPS
 #define norm x
@@ -18,100 +17,36 @@
 struct results { vfloat y[B]; };                          // lane = row of W
 
 #if BYTES
-#define TILE 256                                          // words: 3 times 2 of digits, unit and total, of 32 lanes
-#define MOST 1032192.0f                                   // 63 * 2^14: so that 8 products with bytes fit into 31 bits
-#define CHUNK eight_bytes
-#define LOAD load_bytes
-struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
-
-inline vuint packed(vint a, vint b, vint c, vint d) {
-    return vuint(a & 255) | vuint(b & 255) << 8 | vuint(c & 255) << 16 | vuint(d) << 24;
-}
-inline vfloat largest(vfloats t) {
-    vfloat most = abs(t.v[0]);
-    UNROLL for (int i = 1; i < 8; ++i) most = max(most, abs(t.v[i]));
-    return most;
-}
-inline vfloat added(vfloats t) {
-    return ((t.v[0] + t.v[1]) + (t.v[2] + t.v[3])) + ((t.v[4] + t.v[5]) + (t.v[6] + t.v[7]));
-}
-inline activation in_units(vfloats t, vfloat most) {      // most: the largest of t, or more
-    activation a;
-    vfloat total = added(t);
-    vfloat scale = select(vfloat(0.0f), MOST / most, most > 0.0f);
-    a.unit = most * (1.0f / MOST) + total * 0.0f;                         // not a number where one of x is none
-    vint q[8], all = 0;
-    UNROLL for (int i = 0; i < 8; ++i) { q[i] = vint(rint(t.v[i] * scale)); all += q[i]; }
-#if ZERO
-    a.total = vuint(all * -ZERO);
-#else
-    a.total = as_uint(total);
-#endif
-    UNROLL for (int j = 4; j > 0; j -= 2) {               // the digit below 128 first: -64 .. 63
-        vint d[8];
-        UNROLL for (int i = 0; i < 8; ++i) {
-            d[i] = (q[i] + 64 & 127) - 64;
-            q[i] = (q[i] - d[i]) >> 7;
-        }
-        a.d[j] = packed(d[0], d[1], d[2], d[3]);
-        a.d[j + 1] = packed(d[4], d[5], d[6], d[7]);
-    }
-    a.d[0] = packed(q[0], q[1], q[2], q[3]);
-    a.d[1] = packed(q[4], q[5], q[6], q[7]);
-    return a;
-}
-inline activation in_units(vfloats t) { return in_units(t, largest(t)); }
-inline void stage(tptr<float> s, activation a, vlane lane) {
-    tptr<uint> words = tptr<uint>(s);
-    UNROLL for (int i = 0; i < 6; ++i) words[lane + 32 * i] = a.d[i];
-    s[lane + 192] = a.unit;
-    words[lane + 224] = a.total;
-}
-inline activation staged(tptr<float> s, vlane lane) {
-    tptr<uint> words = tptr<uint>(s);
-    activation a;
-    UNROLL for (int i = 0; i < 6; ++i) a.d[i] = words[lane + 32 * i];
-    a.unit = s[lane + 192];
-    a.total = words[lane + 224];
-    return a;
-}
-inline vfloat dot(vfloat sum, thread const eight_bytes& q, activation a) {
-    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 7;
-    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 7;
-#if ZERO                                                  // beside the others, as a product waits for the one before
-    s = s + dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
-#else
-    s = dot4(dot4(s, q.a, a.d[4]), q.b, a.d[5]);
-#endif
-#if ZERO
-    return sum + vfloat(s) * (q.scale * a.unit);
-#else
-    sum = sum + vfloat(s) * (q.scale * a.unit);
-    return sum + q.offset * as_float(a.total);
-#endif
-}
+#include "digits.h"
 #else
 #define TILE 288                                          // floats: 8 x of 32 lanes, and their totals
 #define CHUNK chunk
 #define LOAD load
 struct activation { vfloat x[8]; vfloat total; };         // in units of the codes
 
-inline activation in_units(vfloats t) {
+inline activation in_units(vfloats t, vlane) {
     activation a;
     a.total = ((t.v[0] + t.v[1]) + (t.v[2] + t.v[3])) + ((t.v[4] + t.v[5]) + (t.v[6] + t.v[7]));
     UNROLL for (int i = 0; i < 8; ++i) a.x[i] = t.v[i] * (1.0f / UNIT(i));
     return a;
 }
-inline vfloat dot(vfloat sum, thread const chunk& q, activation a) {
+typedef vfloat row_sum;                                   // of products, a lane's own
+inline row_sum nothing() { return 0.0f; }
+inline row_sum of_lanes(vfloat v) { return v; }
+inline vfloat whole(row_sum s) { return s; }
+inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f), s, vint(lane) < n / 8); }
+inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
+inline row_sum plus(row_sum a, row_sum b) { return a + b; }
+inline void add_dot(thread row_sum& sum, thread const chunk& q, activation a, vlane) {
     vfloat lo = q.c[0] * a.x[0] + q.c[1] * a.x[1] + q.c[2] * a.x[2] + q.c[3] * a.x[3];
     vfloat hi = q.c[4] * a.x[4] + q.c[5] * a.x[5] + q.c[6] * a.x[6] + q.c[7] * a.x[7];
 #if OFFSET
     sum = sum + q.offset * a.total;
 #endif
 #if SCALES
-    return sum + q.scale * (lo + hi);
+    sum = sum + q.scale * (lo + hi);
 #else
-    return sum + (lo + hi);
+    sum = sum + (lo + hi);
 #endif
 }
 inline void stage(tptr<float> s, activation a, vlane lane) {
@@ -140,13 +75,12 @@ inline activation staged(tptr<float> s, vlane lane) {
 #ifndef AHEAD
 #define AHEAD 32                                          // steps that are prefetched
 #endif
-struct sums { vfloat v[B]; };                             // of the row that the stream is in
+struct sums { row_sum v[B]; };                            // of the row that the stream is in
 
 // The next n weights times x, a lane's 8, added to s. tile: those of x; stride: from one row of x to the next.
-inline sums products(sums s, weights w, tptr<float> tile, int stride, vlane lane, int n) {
+inline void products(thread sums& s, weights w, tptr<float> tile, int stride, vlane lane, int n) {
     CHUNK q = LOAD(w, lane, n);
-    UNROLL for (int b = 0; b < B; ++b) s.v[b] = dot(s.v[b], q, staged(tile + b * stride, lane));
-    return s;
+    UNROLL for (int b = 0; b < B; ++b) add_dot(s.v[b], q, staged(tile + b * stride, lane), lane);
 }
 #define LONG 28                                           // steps: x of longer rows does not stay in a CPU's first cache
 #define PART 16                                           // steps that do
@@ -162,22 +96,22 @@ inline void by_parts(weights w, tptr<float> tiles, tptr<float> ends, vlane lane,
             weights soon = at(w, row0 + row + 2 - (within || last ? 0 : rows), (within ? from : last ? 0 : from + n) * STEP, K);
             sums all;
             UNROLL for (int b = 0; b < B; ++b) {
-                all.v[b] = 0.0f;
-                if (from > 0) all.v[b] = ends[lane + (b * 32 + row) * 32];
+                all.v[b] = nothing();
+                if (from > 0) all.v[b] = of_lanes(ends[lane + (b * 32 + row) * 32]);
             }
             for (int i = 0; i < n; ++i) {
                 ahead(at(soon, 0, i * STEP, K));
-                all = products(all, at(here, 0, i * STEP, K), tiles + (from + i) * TILE, steps * TILE, lane, STEP);
+                products(all, at(here, 0, i * STEP, K), tiles + (from + i) * TILE, steps * TILE, lane, STEP);
             }
-            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + row) * 32] = all.v[b];
+            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + row) * 32] = whole(all.v[b]);
         }
     }
 }
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
 // the lanes' sums of each row wait for the others.
 APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
-    sums all, none;
-    UNROLL for (int b = 0; b < B; ++b) { all.v[b] = 0.0f; none.v[b] = 0.0f; }
+    sums all;
+    UNROLL for (int b = 0; b < B; ++b) all.v[b] = nothing();
     int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
     if (K % STEP == 0 && period > LONG) {
 #if LOW_BYTES
@@ -193,22 +127,22 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
             tptr<float> x = tiles + tile * TILE;
             for (int i = 0; i < steps; ++i) {
                 ahead(at(here, 0, (i + AHEAD) * STEP, K));
-                all = products(all, at(here, 0, i * STEP, K), x + i * TILE, stride, lane, STEP);
+                products(all, at(here, 0, i * STEP, K), x + i * TILE, stride, lane, STEP);
             }
             left -= steps * STEP;
             p += steps * STEP;
             tile = tile + steps == period ? 0 : tile + steps;
         }
-        sums part = none;
+        sums part;
+        UNROLL for (int b = 0; b < B; ++b) part.v[b] = nothing();
         int n = left == 0 ? 0 : min(STEP, total - p);
-        if (n == STEP) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, STEP);
-        else if (n > 0) part = products(none, at(w, row0, p, K), tiles + tile * TILE, stride, lane, n);
+        if (n == STEP) products(part, at(w, row0, p, K), tiles + tile * TILE, stride, lane, STEP);
+        else if (n > 0) products(part, at(w, row0, p, K), tiles + tile * TILE, stride, lane, n);
         while (left <= n) {                               // rows end in the step, or before it
-            vbool here = vint(lane) < left / 8;
             UNROLL for (int b = 0; b < B; ++b) {
-                ends[lane + (b * 32 + row) * 32] = all.v[b] + select(vfloat(0.0f), part.v[b], here);
-                part.v[b] = select(part.v[b], vfloat(0.0f), here);
-                all.v[b] = 0.0f;
+                ends[lane + (b * 32 + row) * 32] = whole(plus(all.v[b], before(part.v[b], lane, left)));
+                part.v[b] = behind(part.v[b], lane, left);
+                all.v[b] = nothing();
             }
 #if LOW_BYTES
             low_ahead(l, int(row0) + row + 32, 1);        // of the next 32 rows
@@ -217,7 +151,7 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
             row += 1;
         }
         left -= n;
-        UNROLL for (int b = 0; b < B; ++b) all.v[b] += part.v[b];
+        UNROLL for (int b = 0; b < B; ++b) all.v[b] = plus(all.v[b], part.v[b]);
         if (n > 0) {
             p += STEP;
             tile = tile + 1 == period ? 0 : tile + 1;
@@ -256,11 +190,11 @@ APART results multiply(weights w, dptr<const XTYPE> x, dptr<const XTYPE> gain, v
             vfloats g = take(gain + k, lane, n);
             UNROLL for (int i = 0; i < 8; ++i) { squares[b] += t.v[i] * t.v[i]; t.v[i] = t.v[i] * g.v[i]; }
 #endif
-            a[b] = in_units(t);
+            a[b] = in_units(t, lane);
         }
         UNROLL for (int r = 0; r < ROWS; ++r) {
             chunk q = load(at(w, row0 + min(r, rows - 1), k, K), lane, n);
-            UNROLL for (int b = 0; b < B; ++b) sums[r][b] = dot(sums[r][b], q, a[b]);
+            UNROLL for (int b = 0; b < B; ++b) add_dot(sums[r][b], q, a[b], lane);
         }
     }
     results out;
@@ -346,7 +280,7 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
             int from = i % period * STEP % K;
             ahead(at(WEIGHTS, tg.x * SGS * own, 2 * i * STEP, K));        // of the first steps
             ahead(at(WEIGHTS, tg.x * SGS * own, (2 * i + 1) * STEP, K));
-            stage(tiles + i * TILE, in_units(take(shared + (i / period * length + from), lane, STEP)), lane);
+            stage(tiles + i * TILE, in_units(take(shared + (i / period * length + from), lane, STEP), lane), lane);
         }
     }
     TG_BARRIER;

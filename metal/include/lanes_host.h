@@ -151,6 +151,19 @@ LI vfloat sum_rows(ptr<float> p, vlane, int n) {
 #endif
     return s;
 }
+// sum + v in the lanes whose bit of MASK is set, sum elsewhere: no instruction for a part without such lanes.
+template <uint MASK> LI vfloat add_some(vfloat sum, vfloat v, vlane) {
+    EACH {
+        const uint m = MASK >> (k_ * W) & ((1u << W) - 1u);
+        if (m + 1u == 1u << W) sum.p[k_] += v.p[k_];
+#if LANES_AVX512
+        else if (m) sum.p[k_] = (fpart)_mm512_mask_add_ps((__m512)sum.p[k_], __mmask16(m), (__m512)sum.p[k_], (__m512)v.p[k_]);
+#else
+        else if (m) EACH_LANE if (m >> l_ & 1) sum.p[k_][l_] += v.p[k_][l_];
+#endif
+    }
+    return sum;
+}
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
 LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
 LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }

@@ -74,6 +74,7 @@ template <typename P> inline uint pick_bytes(P t, uint w) {               // t[i
     return uint(t[w & 15u]) | uint(t[w >> 8 & 15u]) << 8 | uint(t[w >> 16 & 15u]) << 16 | uint(t[w >> 24 & 15u]) << 24;
 }
 inline float simd_shuffle16(float a, int i) { return simd_shuffle(a, ushort(i & 15)); }   // of lanes 0 .. 15
+template <uint MASK> inline float add_some(float sum, float v, int lane) { return MASK >> uint(lane) & 1u ? sum + v : sum; }
 inline uint byte_of(uint low, uint high, int i) { return (i < 4 ? low : high) >> uint(i % 4 * 8) & 255u; }   // i: 0 .. 7
 inline uint bits_to_bytes(uint w, uint at) { return ((w >> at & 15u) * 0x00204081u & 0x01010101u) << 4; }
 inline uint ballot(bool b) { return uint((simd_vote::vote_t)simd_ballot(b)); }     // bit l: lane l of b

@@ -112,9 +112,32 @@ template <class S, int K> struct window {
         if constexpr (range <= 2 * W) {
             hpart a = part_load(p + lo, c);
             return half_units(halves_of(a, a, units));
-        } else if constexpr (range <= 4 * W)
+        } else if constexpr (middle() == hi)
             return half_units(halves_of(part_load(p + lo, c), part_load(p + lo + (range - 2 * W), c - (range - 2 * W)), units));
-        else return half_part(shorts<0>(p, n));
+        else if constexpr (middle() + 2 * W > hi - 2 * W) {
+            constexpr int m = middle() - lo, last = range - 2 * W;
+            hpart a = part_load(p + lo, c), b = part_load(p + lo + m, c - m), z = part_load(p + lo + last, c - last);
+            return half_units((upart)at_end_of(between_of(a, b, units), z, units));
+        } else return half_part(shorts<0>(p, n));
+    }
+    // The first offset that is neither among the first 2 W units nor among the last; hi where there is none.
+    static constexpr int middle() {
+        int least = hi;
+        for (int l = 0; l < W; ++l) {
+            int off = S::off(K * W + l);
+            if (off - lo >= 2 * W && off <= hi - 2 * W && off < least) least = off;
+        }
+        return least;
+    }
+    static constexpr int between(int off) { return off - lo < 2 * W ? off - lo : off <= hi - 2 * W ? 2 * W + off - middle() : 0; }
+    static constexpr int at_end(int u, int off) { return off - lo < 2 * W || off <= hi - 2 * W ? u : 4 * W + off - hi - 1; }
+    template <int... U> static LI hpart between_of(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return LANES_SHUFFLE(mask, a, b, between(S::off(K * W + U % W))...);
+    }
+    template <int... U> static LI hpart at_end_of(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return LANES_SHUFFLE(mask, a, b, at_end(U, S::off(K * W + U % W))...);
     }
 #if LANES_AVX512 && defined(__AVX512VBMI__)
     template <int... U> static LI upart pick8(bpart a, std::integer_sequence<int, U...>) {

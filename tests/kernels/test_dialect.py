@@ -67,6 +67,10 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = pick_bytes(FOURS, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu); ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16))
         c = pick_bytes(dptr<const uchar>(w) + 3, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu);
         ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16)) ROW(simd_shuffle16(x, (vint(lane) * 5 + 2) % 16))
+        ROW(add_some<0xffff5a5au>(x, z, lane)) ROW(add_some<0xaaaau>(x, z, lane))
+        ROW(vfloat(ld(dptr<const half>(w), spread<2, 12, 1, 1, 0, 2, 16>(lane) + 3, first(lane, 16))))
+        ROW(vfloat(ld(dptr<const half>(w), spread<2, 11, 0, 1, 0, 2, 16>(lane) + 3, first(lane, n))))
+        ROW(vfloat(ld(dptr<const half>(w), spread<2, 10, 1, 1, 0, 2, 16>(lane) + 3)))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 0>(lane) + 5))) ROW(vfloat(ld(dptr<const half>(w), spread<32, 0, 0>(lane) + 7)))
         ROW(vfloat(simd_max(vint(x * 100.0f)))) ROW(exp2(min(x, vfloat(0.0f)) * 2000.0f)) ROW(exp2(select(x, vfloat(-INFINITY), x > z)))
         tptr<char> bytes = tptr<char>(shared); st(bytes, lane + 4, vint(x * 5000.0f)); SG_BARRIER;
@@ -195,6 +199,11 @@ def expected():
         picked[:, 0] + 256 * picked[:, 1],
         picked[:, 2] + 256 * picked[:, 3],
         x[(i * 5 + 2) % 16],
+        np.where(0xFFFF5A5A >> i & 1, x + z, x),
+        np.where(0xAAAA >> i & 1, x + z, x),
+        first(lo(i % 16 // 2 * 12 + i % 2 + 3), 16),
+        first(lo(i % 16 // 2 * 11 + 3), N),
+        lo(i % 16 // 2 * 10 + i % 2 + 3),
         lo(i % 2 + 5),
         full(lo(7)),
         full(np.trunc(x * np.float32(100)).max()),

@@ -7,7 +7,7 @@ from kernels.gate import Gate, needs_simulator, relative
 from kernels.matrices import ALL_AFFINE, FORMS, KINDS, RARE, activations, matrix, name, needs_compiler, plain
 
 from mlxr.errors import KernelError
-from mlxr.kernels import library, q_gemv
+from mlxr.kernels import host_build, library, q_gemv
 from mlxr.kernels.stored import affine, arrays, stored
 from mlxr.weights.quants import REGISTRY
 
@@ -178,14 +178,40 @@ def test_cpus_without_products_of_bytes(kind):
 
 
 @needs_compiler
+def test_cpus_with_products_of_bytes_take_them():
+    if not host_build.has_byte_products():
+        pytest.skip("this CPU has none")
+    for kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4", affine(4, 32)):
+        assert q_gemv.kernel(kind, 1, on="host").defines["BYTES"] == 1, name(kind)
+    text = q_gemv.kernel("Q4_K", 1, on="host").host_text()
+    assert "dot4(s, q.e.a, a.d[4])" in text and "define BYTES 1" in text
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["Q4_K", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Q4_1", "Q5_0", "Q6_K", "MXFP4"))])
+def test_activations_of_very_different_sizes(kind):
+    """Those that share a unit with one a thousand times as large lose little of what y is made of."""
+    n, k = 64, 1024
+    w, decoded = matrix(kind, n, k)
+    x = activations(1, k)
+    x[0, 3::128] *= 1000
+    x[0, 512:] *= 1e-6
+    x[0, 256:512] = 0
+    assert relative(q_gemv.apply(mx.array(x), w, kind), oracle(x, decoded)) < 1e-5
+    assert relative(q_gemv.apply(mx.array(x * 0), w, kind) + 1.0, np.ones((1, n))) == 0
+
+
+@needs_compiler
 def test_codes_and_activations_at_their_largest():
     """No sum of products leaves 32 bits: codes of all ones, activations of one size and sign."""
-    for kind, size, code in (("Q4_1", 20, 0xFF), ("Q8_0", 34, 0x7F), ("Q8_0", 34, 0x80)):
-        blocks = np.full((3, 8, size), code, np.uint8)
+    for kind, size, code in (("Q4_1", 20, 0xFF), ("Q8_0", 34, 0x7F), ("Q8_0", 34, 0x80), ("Q6_K", 210, 0xFF), ("Q6_K", 210, 0)):
+        blocks = np.full((3, 256 // stored(kind).block, size), code, np.uint8)
         blocks[..., :2] = np.array([0.5], np.float16).view(np.uint8)
         if kind == "Q4_1":
             blocks[..., 2:4] = 0
-        value = 0.5 * (15 if kind == "Q4_1" else 127 if code == 0x7F else -128)
+        if kind == "Q6_K":
+            blocks[..., 208:], blocks[..., :2], blocks[..., 192:208] = blocks[..., :2].copy(), code, 1
+        value = 0.5 * (15 if kind == "Q4_1" else 31 if kind == "Q6_K" and code else -32 if kind == "Q6_K" else 127 if code == 0x7F else -128)
         for x in (1.0, -1.0, 1e30, 1e-30):
             k = q_gemv.kernel(kind, 1, on="host", products=True)
             groups, ints, shared = q_gemv.launch(k, 3, 256)
@@ -194,7 +220,7 @@ def test_codes_and_activations_at_their_largest():
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K"])
+@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K", "Q6_K"])
 def test_numbers_that_are_not_finite_stay_so(kind):
     w, _ = matrix(kind, 40, 256)
     for number in (np.inf, -np.inf, np.nan):

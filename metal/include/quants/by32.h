@@ -8,3 +8,7 @@ template <typename P> inline vfloats take(P x, vlane lane, int n) {
 }
 struct nibble_word { vuint w; vfloat scale, offset; };
 struct nibble_block { vuint4 w; vfloat scale, offset; };
+// Of types with GROUPS 8.
+#define FACTOR_UNIT 1.0f
+inline vint factor_of(vlane lane) { return vint(lane) / 4 * 2; }
+inline vint lane_of(vint factor) { return factor / 2 * 4; }

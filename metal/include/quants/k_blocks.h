@@ -13,6 +13,8 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 0
+#define GROUPS 8
+#define FACTOR_UNIT 0.0625f
 #define FIRST_FOUR(w) ((w) & 0x3f3f3f3fu)
 #define OTHERS(low, top) (((low) & 0x0f0f0f0fu) | ((top) >> 2 & 0x30303030u))
 struct weights { dptr<const uint> w; };
@@ -24,6 +26,17 @@ inline vint number_of(vlane lane) { return vint(lane) % 16 / 4 * 2 + vint(lane) 
 template <typename P> inline vfloats take(P x, vlane lane, int) {
     vint i = number_of(lane) * 32 + vint(lane) % 4 * 8;
     return eight(ld4(x, i, first(lane, 32)), ld4(x, i + 4, first(lane, 32)));
+}
+inline vint factor_of(vlane lane) { return number_of(lane) * 2; }
+inline vint lane_of(vint factor) { return factor / 4 * 4 + factor / 2 % 2 * 16; }
+// Lanes 2 i of the first 16 make scale i, lanes 2 i + 1 minimum i, negative: 16 times them as products of one or two masked bytes.
+inline vfloat factors(weights w, vlane lane, int) {
+    vint i = vint(lane) % 16 / 2, m = vint(lane) % 2;
+    vbool first4 = i < 4;                                 // six bits of byte 4 + i + 4 m; else a half of byte 8 + i, two of i + 4 m
+    vuint parts = pick_bytes(dptr<const uchar>(w.w), vuint(select(8 + i + (i + 4 * m) * 256, 4 + i + 4 * m, first4)))
+                  & vuint(select(select(vint(0xc00f), vint(0xc0f0), m == 1), vint(0x3f), first4));
+    vuint times = vuint(select(select(vint(0x0410), vint(0xfcff), m == 1), select(vint(0x10), vint(0xf0), m == 1), first4));
+    return vfloat(dot4(vint(0), parts, times)) * vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane)));
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint j = number_of(lane);
@@ -38,13 +51,7 @@ inline eight_bytes load_bytes(weights w, vlane lane, int) {
     e.a = e.a | (rotate(top.x, turn) & 0x10101010u);
     e.b = e.b | (rotate(top.y, turn) & 0x10101010u);
 #endif
-    // Lanes 2 i of the first 16 make scale i, lanes 2 i + 1 minimum i, negative: 16 times them as products of one or two masked bytes.
-    vint i = vint(lane) % 16 / 2, m = vint(lane) % 2;
-    vbool first4 = i < 4;                                 // six bits of byte 4 + i + 4 m; else a half of byte 8 + i, two of i + 4 m
-    vuint parts = pick_bytes(dptr<const uchar>(w.w), vuint(select(8 + i + (i + 4 * m) * 256, 4 + i + 4 * m, first4)))
-                  & vuint(select(select(vint(0xc00f), vint(0xc0f0), m == 1), vint(0x3f), first4));
-    vuint times = vuint(select(select(vint(0x0410), vint(0xfcff), m == 1), select(vint(0x10), vint(0xf0), m == 1), first4));
-    vfloat both = vfloat(dot4(vint(0), parts, times)) * (vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane))) * 0.0625f);
+    vfloat both = factors(w, lane, 256) * FACTOR_UNIT;
     e.scale = simd_shuffle16(both, j * 2);
     e.offset = simd_shuffle16(both, j * 2 + 1);
     return e;

@@ -2,6 +2,7 @@
 // weight = code * d + m. A lane has one of the 4 code words of one of 8 blocks.
 #include "quants/stored.h"
 #include "quants/by32.h"
+#define GROUPS 8
 #define WEIGHT_PARAMS dptr<const uint> w
 #define WEIGHTS weights{w}
 #define ZERO 0
@@ -9,6 +10,7 @@ struct weights { dptr<const uint> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 5) + k / 32 * 5)}; }
 inline void ahead(weights w) { prefetch(w.w, 40); }
+inline vfloat factors(weights w, vlane lane, int n) { return vfloat(ld(dptr<const half>(w.w), spread<2, 10, 1, 1, 0, 2, 16>(lane), first(lane, n / 16))); }
 inline nibble_word word(weights w, vlane lane, int n) {
     vuint dm = ld(w.w, spread<4, 5, 0>(lane), first(lane, n / 8));
     nibble_word t;

@@ -2,6 +2,7 @@
 // Blocks are 2-byte aligned: words are read as pairs of 16-bit units.
 #include "quants/stored.h"
 #include "quants/by32.h"
+#define GROUPS 8
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
 #define ZERO 16
@@ -9,6 +10,7 @@ struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 11) + k / 32 * 11)}; }
 inline void ahead(weights w) { prefetch(w.w, 88); }
+inline vfloat factors(weights w, vlane lane, int n) { return vfloat(ld(dptr<const half>(w.w), spread<2, 11, 0, 1, 0, 2, 16>(lane), first(lane, n / 16))); }
 inline nibble_word word(weights w, vlane lane, int n) {
     nibble_word t;
     t.w = ld_pair(w.w, spread<4, 11, 2>(lane) + 3, first(lane, n / 8));

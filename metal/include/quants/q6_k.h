@@ -9,6 +9,8 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 32
+#define GROUPS 16
+#define FACTOR_UNIT 1.0f
 struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 105) + k / 256 * 105)}; }
@@ -20,15 +22,20 @@ inline vint first_of(vlane lane) {                        // of a lane's 8 conse
 template <typename P> inline vfloats take(P x, vlane lane, int) {
     return eight(ld4(x, first_of(lane), first(lane, 32)), ld4(x, first_of(lane) + 4, first(lane, 32)));
 }
+inline vint factor_of(vlane lane) { return first_of(lane) / 16; }
+inline vint lane_of(vint factor) { return factor / 8 * 8 + factor / 4 % 2 * 16 + factor % 4 * 2; }
+inline vfloat factors(weights w, vlane lane, int) {
+    vint scales = ld(dptr<const char>(w.w), lane + 192, first(lane, 16));
+    vfloat whole = ld(dptr<const half>(w.w), spread<32, 0, 0>(lane) + 104);
+    return vfloat(scales) * whole;
+}
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s4 = vuint(vint(lane) / 16 * 4), turn = vuint(4 - (vint(lane) / 16 * 4 + vint(lane) / 4 % 2 * 2)) & 31u;
     vuint2 low = ld_two<1>(w.w, spread<4, 16, 4, 1, 0, 4, 16>(lane)), high = ld_two<1>(w.w, spread<8, 16, 4, 1, 0, 4, 16>(lane) + 64);
-    vint scales = ld(dptr<const char>(w.w), lane + 192, first(lane, 16));
-    vfloat whole = ld(dptr<const half>(w.w), spread<32, 0, 0>(lane) + 104);
     eight_bytes e;
     e.a = (low.x >> s4 & 0x0f0f0f0fu) | (rotate(high.x, turn) & 0x30303030u);
     e.b = (low.y >> s4 & 0x0f0f0f0fu) | (rotate(high.y, turn) & 0x30303030u);
-    e.scale = simd_shuffle16(vfloat(scales) * whole, first_of(lane) / 16);
+    e.scale = simd_shuffle16(factors(w, lane, 256), factor_of(lane));
     e.offset = e.scale * -32.0f;
     return e;
 }

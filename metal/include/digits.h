@@ -1,0 +1,163 @@
+// q_gemv's products of integers: codes are bytes, and x is three digits of 7 bits, times a unit: exact to 2^-21 of the largest of
+// those that share it. That is a lane's 8; or where a type of weights has GROUPS (see stored.h), a group: then the scales of all
+// groups of a step are multiplied by their units, and offsets by sums of x, before any lane takes its own.
+#define MOST 1032192.0f                                   // 63 * 2^14: so that 8 products with bytes fit into 31 bits
+struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
+
+inline vuint packed(vint a, vint b, vint c, vint d) {
+    return vuint(a & 255) | vuint(b & 255) << 8 | vuint(c & 255) << 16 | vuint(d) << 24;
+}
+inline vfloat largest(vfloats t) {
+    vfloat most = abs(t.v[0]);
+    UNROLL for (int i = 1; i < 8; ++i) most = max(most, abs(t.v[i]));
+    return most;
+}
+inline vfloat added(vfloats t) {
+    return ((t.v[0] + t.v[1]) + (t.v[2] + t.v[3])) + ((t.v[4] + t.v[5]) + (t.v[6] + t.v[7]));
+}
+inline activation in_units(vfloats t, vfloat most) {      // most: the largest of t, or more
+    activation a;
+    vfloat total = added(t);
+    vfloat scale = select(vfloat(0.0f), MOST / most, most > 0.0f);
+    a.unit = most * (1.0f / MOST) + total * 0.0f;                         // not a number where one of x is none
+    vint q[8], all = 0;
+    UNROLL for (int i = 0; i < 8; ++i) { q[i] = vint(rint(t.v[i] * scale)); all += q[i]; }
+#if ZERO
+    a.total = vuint(all * -ZERO);
+#else
+    a.total = as_uint(total);
+#endif
+    UNROLL for (int j = 4; j > 0; j -= 2) {               // the digit below 128 first: -64 .. 63
+        vint d[8];
+        UNROLL for (int i = 0; i < 8; ++i) {
+            d[i] = (q[i] + 64 & 127) - 64;
+            q[i] = (q[i] - d[i]) >> 7;
+        }
+        a.d[j] = packed(d[0], d[1], d[2], d[3]);
+        a.d[j + 1] = packed(d[4], d[5], d[6], d[7]);
+    }
+    a.d[0] = packed(q[0], q[1], q[2], q[3]);
+    a.d[1] = packed(q[4], q[5], q[6], q[7]);
+    return a;
+}
+
+#if GROUPS
+struct grouped { eight_bytes e; vfloat factors; };
+struct row_sum { vfloat v, more; };                       // of products, a lane's own: with codes; with offsets, by group
+#define CHUNK grouped
+#define APART_TOTALS (GROUPS == 16)                       // else units have them in their odd lanes
+#define OFFSETS (GROUPS == 16 ? 0xffffu : 0xaaaau)        // lanes that have them
+
+inline grouped LOAD(weights w, vlane lane, int n) {
+    grouped q;
+    q.e = load_bytes(w, lane, n);
+    q.factors = factors(w, lane, n);
+    return q;
+}
+inline activation in_units(vfloats t, vlane lane) {
+    vfloat most = largest(t), total = added(t);
+    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) {
+        most = max(most, simd_shuffle_xor(most, other));
+        total += simd_shuffle_xor(total, other);
+    }
+    activation a = in_units(t, most);
+    a.unit = (a.unit + total * 0.0f) * FACTOR_UNIT;
+#if ZERO
+    vint zeros = vint(a.total);
+    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) zeros += simd_shuffle_xor(zeros, other);
+    total = vfloat(zeros) * a.unit;
+#else
+    total = total * FACTOR_UNIT;
+#endif
+    vint from = lane_of(vint(lane) % 16);
+    a.unit = simd_shuffle(a.unit, from);
+    total = simd_shuffle(total, from);
+#if GROUPS == 8
+    a.unit = select(a.unit, total, vint(lane) % 2 == 1);
+#endif
+    a.total = as_uint(total);
+    return a;
+}
+inline row_sum of_lanes(vfloat v) {
+    row_sum s;
+    s.v = v;
+    s.more = 0.0f;
+    return s;
+}
+inline row_sum nothing() { return of_lanes(0.0f); }
+inline vfloat whole(row_sum s) { return s.v + s.more; }
+// What lies before number n of the step, and behind it.
+inline vbool before(vlane lane, int n) { return vint(lane) < n / 8; }
+inline vbool group_before(vlane lane, int n) { return vint(lane) < n / (128 / GROUPS); }
+inline row_sum before(row_sum s, vlane lane, int n) {
+    s.v = select(vfloat(0.0f), s.v, before(lane, n));
+    s.more = select(vfloat(0.0f), s.more, group_before(lane, n));
+    return s;
+}
+inline row_sum behind(row_sum s, vlane lane, int n) {
+    s.v = select(s.v, vfloat(0.0f), before(lane, n));
+    s.more = select(s.more, vfloat(0.0f), group_before(lane, n));
+    return s;
+}
+inline row_sum plus(row_sum a, row_sum b) {
+    a.v += b.v;
+    a.more += b.more;
+    return a;
+}
+inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, vlane lane) {
+    vint s = dot4(dot4(vint(0), q.e.a, a.d[0]), q.e.b, a.d[1]) << 7;
+    s = dot4(dot4(s, q.e.a, a.d[2]), q.e.b, a.d[3]) << 7;
+    s = dot4(dot4(s, q.e.a, a.d[4]), q.e.b, a.d[5]);
+    vfloat both = q.factors * a.unit;
+    sum.v = sum.v + vfloat(s) * simd_shuffle16(both, factor_of(lane));
+#if GROUPS == 16
+    both = q.factors * as_float(a.total);
+#endif
+    sum.more = add_some<OFFSETS>(sum.more, both, lane);
+}
+#else
+#define CHUNK eight_bytes
+#define LOAD load_bytes
+#define APART_TOTALS 1
+typedef vfloat row_sum;
+
+inline activation in_units(vfloats t, vlane) { return in_units(t, largest(t)); }
+inline row_sum nothing() { return 0.0f; }
+inline row_sum of_lanes(vfloat v) { return v; }
+inline vfloat whole(row_sum s) { return s; }
+inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f), s, vint(lane) < n / 8); }
+inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
+inline row_sum plus(row_sum a, row_sum b) { return a + b; }
+inline void add_dot(thread row_sum& sum, thread const eight_bytes& q, activation a, vlane) {
+    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 7;
+    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 7;
+#if ZERO                                                  // beside the others, as a product waits for the one before
+    s = s + dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
+    sum = sum + vfloat(s) * (q.scale * a.unit);
+#else
+    s = dot4(dot4(s, q.a, a.d[4]), q.b, a.d[5]);
+    sum = sum + vfloat(s) * (q.scale * a.unit);
+    sum = sum + q.offset * as_float(a.total);
+#endif
+}
+#endif
+
+#define TILE (224 + 32 * APART_TOTALS)                    // words: 3 times 2 of digits, units, and totals, of 32 lanes
+inline void stage(tptr<float> s, activation a, vlane lane) {
+    tptr<uint> words = tptr<uint>(s);
+    UNROLL for (int i = 0; i < 6; ++i) words[lane + 32 * i] = a.d[i];
+    s[lane + 192] = a.unit;
+#if APART_TOTALS
+    words[lane + 224] = a.total;
+#endif
+}
+inline activation staged(tptr<float> s, vlane lane) {
+    tptr<uint> words = tptr<uint>(s);
+    activation a;
+    UNROLL for (int i = 0; i < 6; ++i) a.d[i] = words[lane + 32 * i];
+    a.unit = s[lane + 192];
+#if APART_TOTALS
+    a.total = words[lane + 224];
+#endif
+    return a;
+}
