@@ -82,8 +82,10 @@ inline void products(thread sums& s, weights w, tptr<float> tile, int stride, vl
     CHUNK q = LOAD(w, lane, n);
     UNROLL for (int b = 0; b < B; ++b) add_dot(s.v[b], q, staged(tile + b * stride, lane), lane);
 }
+#ifndef LONG
 #define LONG 28                                           // steps: x of longer rows does not stay in a CPU's first cache
 #define PART 16                                           // steps that do
+#endif
 // The same for rows of `steps` whole steps: all rows times a part of x, then the next part. Hints go two rows ahead.
 inline void by_parts(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
     int parts = (steps + PART - 1) / PART, most = (steps + parts - 1) / parts;

@@ -9,6 +9,8 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 32
+#define LONG 36
+#define PART 28
 #define GROUPS 16
 #define FACTOR_UNIT 1.0f
 struct weights { dptr<const ushort> w; };

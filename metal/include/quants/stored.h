@@ -7,6 +7,7 @@
 //   void ahead(w)             a hint that the next 256 weights are read soon
 //   AHEAD                     how many steps before they are read q_gemv hints at weights; or not defined, and it is 32
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
+//   LONG, PART                in steps, rows of x that q_gemv takes in parts, and how long these are; or not defined
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
 //   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
 // and, where codes fit into unsigned bytes, for integer products:
