@@ -165,9 +165,10 @@ def _part(works, starts, batch):
                 max(counts) > batch.few, held and _table(works, held.slot))
 
 
-def tail_slots(needed):
-    """Tail slots to keep for slot numbers below `needed`: a power of two."""
-    return 1 << (max(needed, 1) - 1).bit_length()
+def tail_slots(needed, most=None):
+    """Tail slots to keep for slot numbers below `needed`: a power of two, or `most` where that is less."""
+    slots = 1 << (max(needed, 1) - 1).bit_length()
+    return slots if most is None else min(slots, max(needed, most))
 
 
 def _plain_rows(work, row, page_size, slots):

@@ -136,7 +136,7 @@ class Engine:
                                    prefix_cache=config.prefix_cache and not self.recurrent, held=self.pool.held, few=few_on())
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
         give_back()                      # what loading and joining freed would stay resident beside the weights
-        self.runner = Runner(model, self.pool, mode, shape.windows)
+        self.runner = Runner(model, self.pool, mode, shape.windows, config.max_batch)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last
         self.pace = Pace()

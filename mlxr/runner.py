@@ -25,10 +25,10 @@ class Runner:
     """Runs plans on a model over a page pool.
 
     model: an mlx-lm Model with its weights. pool: a PagePool for seam.probe(model)'s layers. mode: PAGED, SERIAL or
-    GATHERED (see seam.py). windows: sliding window of each attention layer or None.
+    GATHERED (see seam.py). windows: sliding window of each attention layer or None. most: sequences at once, or None.
     """
 
-    def __init__(self, model, pool, mode, windows):
+    def __init__(self, model, pool, mode, windows, most=None):
         self.model, self.pool, self.mode = model, pool, mode
         pools = iter(pool.layers)
         kind = seam.GatheredLayer if mode == GATHERED else seam.PagedLayer
@@ -37,6 +37,7 @@ class Runner:
         self._shared = None              # the caches, when no layer is recurrent
         self._head = surgery.select_rows(model)
         self._few = few_on()
+        self._most = most
         self._settle = None              # of the step that is launched
         self._previous = None            # tokens of the last launched step
         self._wanted, self._hidden = False, []           # hidden states of this step's rows: [S', hidden] of each forward pass
@@ -51,7 +52,7 @@ class Runner:
         """
         for sequence in plan.preempted:
             self.forget(sequence)
-        self.pool.reserve(tail_slots(max(w.slot for w in plan.works) + 1))
+        self.pool.reserve(tail_slots(max(w.slot for w in plan.works) + 1, self._most))
         self._settle = settle if self.mode == PAGED else None
         if plan.seals(self.pool.page_size):
             if self._settle:

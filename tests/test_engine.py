@@ -155,6 +155,20 @@ def test_memory_is_as_predicted_and_does_not_grow(model):
     assert mx.get_active_memory() <= held + (64 << 10)
 
 
+def test_tails_are_never_more_than_were_counted(model):
+    """Growing twofold, those of 6 sequences would be 8; made at once, they stay the same arrays' size."""
+    engine = tiny_engine(model, max_batch=6)
+    run(engine, [engine.add(p, SamplingParams(max_tokens=4)) for p in prompts([20] * 3)])
+    assert engine.pool.slots == 4
+    run(engine, [engine.add(p, SamplingParams(max_tokens=4)) for p in prompts([20] * 9)])
+    assert engine.pool.slots == 6 and engine.info()["tail_bytes"] == engine.info()["tail_bytes_most"]
+    engine = tiny_engine(model, max_batch=6)
+    engine.pool.reserve(6, now=True)
+    assert all(layer.k_tail.shape[0] == 6 * 16 for layer in engine.pool.layers)
+    run(engine, [engine.add(p, SamplingParams(max_tokens=4)) for p in prompts([20] * 9)])
+    assert engine.pool.slots == 6
+
+
 def test_sliding_window_layers():
     """A model with window layers, past the window, against stock's rotating cache."""
     config = {**LLAMA, "sliding_window": 20, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}

@@ -143,9 +143,11 @@ class PagePool:
                 layer.decode(found)
             mx.eval([layer.held.numbers for layer in self.layers])
 
-    def reserve(self, slots):
-        """Make room for that many tail slots in every layer."""
+    def reserve(self, slots, now=False):
+        """Make room for that many tail slots in every layer, with the next step or now."""
         if slots > self.slots:
             for layer in self.layers:
                 layer.grow(slots)
             self.slots = slots
+        if now:
+            mx.eval(self.arrays)

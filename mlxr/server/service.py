@@ -49,8 +49,12 @@ class Service:
 
     def __init__(self, name, model, config, engine_config, warn=None, progress=None):
         self.name, self.config = name, config
-        self.thread = EngineThread(
-            lambda: load_engine(model, resolve(model, engine_config, False, warn), progress=progress, warn=warn))
+        def load():
+            engine = load_engine(model, resolve(model, engine_config, False, warn), progress=progress, warn=warn)
+            engine.pool.reserve(engine.config.max_batch, now=True)      # all that it may take, rather than as sequences come
+            return engine
+
+        self.thread = EngineThread(load)
         self.engine = self.thread.engine
         self.tokenizer, self.info = self.engine.tokenizer, self.engine.info()
         self.guides = GuideMaker(self.tokenizer, self.engine.vocabulary)
