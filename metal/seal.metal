@@ -11,10 +11,11 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
     dptr<const int> mine = rows + tg.x * PAGE;
     dptr<uint> rec = out + record_at(tg.x, kv_heads, tg.y);
     source keys = source_of(mine, k_tail, k, tails, kv_heads * DK, tg.y * DK);
-#ifdef K_CALIBRATED
-    keys.tables = tables; keys.number = numbers[tg.x]; keys.head = tg.y; keys.heads = kv_heads;
-#endif
     source values = source_of(mine, v_tail, v, tails, kv_heads * DV, tg.y * DV);
+#ifdef K_CALIBRATED
+    keys.tables = values.tables = tables; keys.number = values.number = numbers[tg.x];
+    keys.head = values.head = tg.y; keys.heads = values.heads = kv_heads;
+#endif
 #ifdef K_PHASES
     SIMDGROUPS { k_first(keys, rec, lane, sg, shared); }
     TG_BARRIER;
@@ -46,23 +47,23 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
                 UNROLL for (int i = 0; i < V_LOADS; ++i)
                     st(rec, lane + (AT_V + (g * V_LOADS + i) * DV + 32 * c), w[c][i], first(lane, DV - 32 * c));
         }
-#else
-#ifdef V_LLOYD
-        uint gains = 0u;                                  // of tokens whose word is not complete
-#endif
+#elif !defined(V_LLOYD)
         for (int i = sg; i < PAGE; i += SGS) {
             int t = TOKEN_OF(i);
             token x = values_of(values, lane, t);
-#ifdef V_FIRST
-            if (t == 0 && keys.number == 0) v_first(x, head_of(tables, tg.y), lane, 0, -1.0f);
-#endif
-#ifdef V_LLOYD
-            encode_v(rec, lane, t, x, gains);
-#else
             encode_v(rec, lane, t, x);
-#endif
         }
 #endif
         if (sg == 0) for (int i = AT_END; i < RECORD; i += 32) st(rec, lane + i, vuint(0u), first(lane, RECORD - i));
     }
+#ifdef V_LLOYD
+    TG_BARRIER;                                           // K's phases are done with threadgroup memory
+    SIMDGROUPS { if (sg == 0) v_prepare(shared, lane); }
+    TG_BARRIER;
+    SIMDGROUPS {
+        if (sg < V_SEALERS)
+            for (int t = sg * V_AT_ONCE; t < PAGE; t += V_SEALERS * V_AT_ONCE)
+                encode_v(values, rec, lane, t, shared, shared + 32 + sg * V_SEAL_ROOM);
+    }
+#endif
 }

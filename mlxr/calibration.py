@@ -13,10 +13,10 @@ import numpy as np
 
 from .errors import ConfigError
 from .home import cache_home, disk_errors
-from .pages.formats.calibrated import BLOCKS, MOST, Tables
+from .pages.formats.calibrated import BLOCKS, COUNTS, Tables
 from .weights.identity import identity
 
-KIND = "mlxr calibration 3"
+KIND = "mlxr calibration 4"
 COMMON = "order", "frequencies", "mean", "first", "first_value"                # of a layer, whatever the block; see Tables
 FITTED = "forward", "inverse", "variances", "levels", "span"  # of a layer and a block size
 
@@ -128,7 +128,7 @@ def made_up(page_format, kv_heads, dim, v_dim, page, pages):
                "first_value": rng.standard_normal((kv_heads, v_dim)),
                "forward": turn.swapaxes(-1, -2) / scale[:, None], "inverse": turn * scale,
                "variances": np.tile(scale**2, (kv_heads, dim // block)) * (1 - 1e-3 * np.arange(dim)),
-               "levels": np.tile(np.concatenate([np.linspace(-1, 1, 1 << b) * (1 + 0.3 * b) for b in range(1, MOST + 1)]),
+               "levels": np.tile(np.concatenate([np.linspace(-1, 1, n) * (1 + 0.3 * b) for b, n in enumerate(COUNTS, 1)]),
                                  (kv_heads, 1)), "span": np.full(kv_heads, 8.0)}
     return replace(page_format, k=replace(page_format.k, tables=Tables(fitted_, page_format.k.bits, page, pages)))
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from ..pages.formats.calibrated import MOST
+from ..pages import trellis
+from ..pages.formats.calibrated import COUNTS, TRELLIS
 
 FLOOR = 1e-4          # of the mean eigenvalue, added to all of them: no direction is free
 WIDER = 1.5           # the leading coefficient's span, to the largest number seen
 ROUNDS = 25           # of Lloyd's algorithm
 POINTS = 20000        # numbers that levels are fitted to, at most
+PATHS = 8000          # of them on a trellis
 
 
 def transform(covariance, metric):
@@ -48,7 +50,9 @@ def fit_head(mean, covariance, metric, sample, order, block):
     weights = variances[ranked] / variances[ranked].sum()
     unit = c[:, ranked] / np.sqrt((c[:, ranked] ** 2 @ weights)[:, None])
     points = unit.reshape(-1)[::max(1, unit.size // POINTS)]
-    levels = np.concatenate([lloyd(points, 1 << b) for b in range(1, MOST + 1)])
+    levels = [lloyd(points, n) for n in COUNTS]
+    paths = unit[:: max(1, unit.size // PATHS)]
+    levels = np.concatenate([trellis.fit(paths, own) if b <= TRELLIS else own for b, own in enumerate(levels, 1)])
     return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels,
             "span": WIDER * np.abs(c[:, lead]).max()}
 

@@ -7,14 +7,14 @@ import numpy as np
 
 from ..calibration import save
 from ..pages.format import effective_bits
-from ..pages.formats.calibrated import MOST
+from ..pages.formats.calibrated import COUNTS
 from .metrics import Reference, figures
 from .teacher import Feed
 
 FORMAT = "q3"
 STEPS = 7                  # that are measured
-# Steps of the best quantizer of a unit normal with evenly spaced levels (Max, 1960), for 1 to MOST bits.
-EVEN = 1.596, 0.9957, 0.5860, 0.3352, 0.1881
+# Steps of the best quantizer of a unit normal with so many evenly spaced levels (Max, 1960).
+EVEN = {4: 0.9957, 8: 0.5860, 16: 0.3352, 32: 0.1881}
 SPAN = 8.0                 # of a leading coefficient of unit variance, where none was fitted
 
 
@@ -43,7 +43,7 @@ def variants(arrays):
             at = f"layers.{layer}.{block}."
             for out, left in ((plain, mean), (centred, np.zeros_like(mean))):
                 out |= {at + n: a for n, a in _by_channel(arrays, at, left).items()}
-            levels = np.concatenate([step * (np.arange(1 << b) - ((1 << b) - 1) / 2) for b, step in enumerate(EVEN[:MOST], 1)])
+            levels = np.concatenate([EVEN[n] * (np.arange(n) - (n - 1) / 2) for n in COUNTS])
             for out in (plain, centred, turned):
                 out[at + "levels"] = np.broadcast_to(levels, arrays[at + "levels"].shape).astype(np.float32)
     firsts = dict(turned)
@@ -51,7 +51,7 @@ def variants(arrays):
         if name.endswith(".levels"):
             firsts[name] = arrays[name]
     return [("even levels of K's channels", plain), ("+ K's mean", centred), ("+ query-weighted transform", turned),
-            ("+ Lloyd-Max levels", firsts), ("+ what first tokens have (outliers)", arrays)]
+            ("+ fitted levels", firsts), ("+ what first tokens have (outliers)", arrays)]
 
 
 def _by_channel(arrays, at, left):

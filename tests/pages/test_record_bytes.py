@@ -97,15 +97,24 @@ def test_rotated_v_of_few_bits_is_laid_out_as_record_md_says(name):
     encoding, wide = page_format(name).v, name == "q3"
     mx.random.seed(3)
     words = np.array(encoding.encode(mx.random.normal((P, D))))
-    if wide:
-        groups = words[:D // 32 * 3 * P].reshape(-1, 3, 32).transpose(0, 2, 1).reshape(P, D // 32, 3)
-        codes = bits(groups[..., :2], 2).reshape(P, D) + 4 * bits(groups[..., 2], 1).reshape(P, D)
-    else:
-        codes = bits(words[:D // 16 * P].reshape(P, D // 16), 2).reshape(P, D)
+    n = 3 if wide else 2
+    groups = words[:D // 32 * n * P].reshape(-1, n, 32).transpose(0, 2, 1).reshape(P, D // 32, n)
+    codes = sum(bits(groups[..., i], 1).astype(int) << i for i in range(n))               # [P, D / 32, 32]
+    indices = np.stack([levels_on_a_path(row) for row in codes.reshape(-1, 32)]).reshape(P, D)
     gains = bits(words[-P // 4:], 8).reshape(P, 1)
-    levels = lloyd.LEVELS[3 if wide else 2]
-    found = (np.array([-x for x in reversed(levels)] + list(levels))[codes] * 2.0 ** ((gains.astype(np.float64) - 160) / 8)) @ HADAMARD
+    levels = lloyd.LEVELS[n]
+    found = (np.array([-x for x in reversed(levels)] + list(levels))[indices] * 2.0 ** ((gains.astype(np.float64) - 160) / 8)) @ HADAMARD
     np.testing.assert_allclose(found, np.array(encoding.decode(mx.array(words), P, D)), rtol=2e-5, atol=2e-5)
+
+
+def levels_on_a_path(codes):
+    """Numbers of levels, of codes one after the other."""
+    path, found = [0, 0, 0], []
+    for code in codes:
+        u, r = int(code) & 1, int(code) >> 1
+        found.append(4 * r + path[-2] + 2 * (u ^ path[-1] ^ path[-3]))
+        path.append(u)
+    return found
 
 
 def turned(x, positions, frequencies):
@@ -119,17 +128,23 @@ def read_calibrated_k(w, fitted, planes, page):
     words = w[:P // 32 * planes].reshape(P // 32, planes)
     each = (words[:, None] >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(P, planes).astype(int)
     gains = 2.0 ** ((bits(w[P // 32 * planes:], 8).reshape(P).astype(np.float64) - 128) / 16)
-    found, at = np.zeros((P, D)), 0
+    inverse = fitted["inverse"][0]
+    size = inverse.shape[-1]
+    found, at, paths = np.zeros((P, D)), 0, {}
     for d, width in enumerate(allocate(fitted["variances"][0].astype(np.float64), planes)):
         codes = each[:, at:at + width] @ (1 << np.arange(width))
         at += width
         if width == 8:
             found[:, d] = (codes - 128) * 2 * fitted["span"][0] / 254
+        elif width == 5:
+            found[:, d] = fitted["levels"][0][60 + codes] * gains
         elif width:
-            found[:, d] = fitted["levels"][0][2 ** width - 2 + codes] * gains
+            paths.setdefault(d // size, []).append((d, width, codes))
     assert at == planes
-    inverse = fitted["inverse"][0]
-    size = inverse.shape[-1]
+    for path in paths.values():
+        indices = np.stack([levels_on_a_path(row) for row in np.stack([c for _, _, c in path], axis=1)])
+        for (d, width, _), index in zip(path, indices.T):
+            found[:, d] = fitted["levels"][0][2 ** (width + 1) - 4 + index] * gains
     found = np.concatenate([found[:, b * size:(b + 1) * size] @ m.T for b, m in enumerate(inverse)], axis=1) + fitted["mean"][0]
     if page == 0:
         found[0] += fitted["first"][0]

@@ -210,4 +210,4 @@ def test_parts_left_out_are_left_out(calibrated):
     product = one[at + "forward"] @ one[at + "inverse"]
     assert np.allclose(product, np.eye(64), atol=1e-5) and np.count_nonzero(one[at + "forward"]) == product.shape[0] * 64
     assert not steps[0][1]["layers.0.mean"].any() and steps[1][1]["layers.0.mean"].any()
-    assert np.allclose(np.diff(steps[0][1][at + "levels"][0, 6:14]), 0.5860)
+    assert np.allclose(np.diff(steps[0][1][at + "levels"][0, 4:12]), 0.5860)

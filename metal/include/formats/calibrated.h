@@ -14,11 +14,11 @@
 #define H_START (H_BITS + DK)                             // its first plane
 #define H_WEIGHT (H_START + DK)
 #define H_LEVELS (H_WEIGHT + DK)                          // [6][32]: by bits
-#define H_BETWEEN (H_LEVELS + 192)
-#define H_STEP (H_BETWEEN + 192)                          // between the wide levels; then coefficients of a block that have bits
+#define H_STEP (H_LEVELS + 192)                          // between the wide levels; then coefficients of a block that have bits
 #define H_VALUE (H_STEP + 16)                            // of V: what a sequence's first token has; the same rotated
 #define H_SIZE (H_VALUE + 2 * DV)
 #define K_WIDE 8
+#define K_TRELLIS 4                                       // bits of a coefficient on a trellis (trellis.h), at most
 #define K_ROWS 16                                         // of a product of matrices
 #define K_SCRATCH (32 * K_BLOCK + 32 * K_ROWS)            // floats that reading 32 tokens takes, beside K_STAGED
 #define K_STAGED (HOST ? 0 : (K_PLANES + 31) / 32 * 32)   // words of a block of tokens that are brought near, on a GPU
@@ -65,10 +65,19 @@ inline K_WORDS k_near(dptr<const uint> rec, tptr<float> room, vlane lane, int t0
 inline int k_coefficients(tptr<float> c, dptr<const float> head, K_WORDS words, vlane lane, vfloat gain, int n) {
     int used = int(head[H_STEP + 1 + n]);
     vuint own = vuint(vint(lane));
+    uint u1 = 0u, u2 = 0u, u3 = 0u;                       // the path's bits of the three numbers before
     for (int j = 0; j < used; ++j) {
-        int d = n * K_BLOCK + j, bits = int(head[H_BITS + d]), at = int(head[H_START + d]);
+        int d = n * K_BLOCK + j, bits = int(head[H_BITS + d]), at = int(head[H_START + d]), from = 0;
         vuint code = 0u;
-        for (int i = 0; i < bits; ++i) code |= (vuint(uint(words[at + i])) >> own & 1u) << i;
+        if (bits > 0 && bits <= K_TRELLIS) {
+            uint u = words[at];
+            code = (vuint(u2) >> own & 1u) | (vuint(u ^ u1 ^ u3) >> own & 1u) << 1;
+            u3 = u2;
+            u2 = u1;
+            u1 = u;
+            from = 1;
+        }
+        for (int i = from; i < bits; ++i) code |= (vuint(uint(words[at + i])) >> own & 1u) << (i + from);
         vfloat value = (vfloat(vint(code)) - 128.0f) * head[H_STEP] + gain * 0.0f;
         if (bits < K_WIDE) {
             vfloat levels = head[lane + (H_LEVELS + 32 * bits)];
@@ -151,29 +160,54 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
             }
         }
         vfloat unit = select(vfloat(0.0f), 1.0f / sqrt(square / weights), square > 0.0f);
-        for (int d = 0; d < DK; ++d) {
-            int bits = int(head[H_BITS + d]);
-            vfloat y = c[lane + 32 * d];
-            vint code = 0;
-            if (bits == K_WIDE) {
-                code = vint(min(max(rint(y / head[H_STEP]) + 128.0f, vfloat(0.0f)), vfloat(255.0f)));
-            } else if (bits > 0) {
-                vfloat levels = head[lane + (H_LEVELS + 32 * bits)], own = y * unit;
-                for (int i = 0; i < (1 << bits) - 1; ++i)
-                    code += select(vint(0), vint(1), own > head[H_BETWEEN + 32 * bits + i]);
-                vfloat level = simd_shuffle(levels, code) * head[H_WEIGHT + d];
-                above += y * level;
-                below += simd_shuffle(levels, code) * level;
+        vbool fine = as_uint(bad) << 1 == 0u;
+        tptr<uint> kept = tptr<uint>(x);                  // x has been read
+        for (int n = 0; n < DK; n += K_BLOCK) {
+            trellis t;
+            trellis_start(t);
+            for (int d = n; d < n + K_BLOCK; ++d) {
+                int bits = int(head[H_BITS + d]);
+                if (bits > 0 && bits <= K_TRELLIS) {
+                    vfloat own = c[lane + 32 * d];
+                    vuint step = trellis_step(t, own * unit, head[H_WEIGHT + d], head + (H_LEVELS + 32 * bits), 2 << bits);
+                    st(kept, lane + 32 * (d - n), step);
+                }
             }
-            int at = b * K_PLANES + int(head[H_START + d]);
-            vbool fine = as_uint(bad) << 1 == 0u;
-            uint word = 0u;
-            vuint line = 0u;
-            for (int i = 0; i < bits; ++i) {
-                word = ballot((code >> i & 1) != 0 && fine);
-                line = select(line, vuint(word), vint(lane) == i);
+            vuint state = trellis_end(t);
+            for (int d = n + K_BLOCK - 1; d >= n; --d) {
+                int bits = int(head[H_BITS + d]);
+                vfloat y = c[lane + 32 * d];
+                vint code = 0;
+                if (bits == K_WIDE) {
+                    code = vint(min(max(rint(y / head[H_STEP]) + 128.0f, vfloat(0.0f)), vfloat(255.0f)));
+                } else if (bits > 0) {
+                    vfloat levels = head[lane + (H_LEVELS + 32 * bits)];
+                    vuint index = 0u, u = state & 1u;
+                    if (bits <= K_TRELLIS) {
+                        vuint step = kept[lane + 32 * (d - n)];
+                        index = trellis_back(state, step);
+                        code = vint((index >> 2) << 1 | u);
+                    } else {
+                        vfloat least = INFINITY;
+                        for (int i = 0; i < 1 << bits; ++i) {
+                            vfloat e = y * unit - head[H_LEVELS + 32 * bits + i];
+                            index = select(index, vuint(uint(i)), e * e < least);
+                            least = min(least, e * e);
+                        }
+                        code = vint(index);
+                    }
+                    vfloat level = simd_shuffle(levels, vint(index)), weighted = level * head[H_WEIGHT + d];
+                    above += y * weighted;
+                    below += level * weighted;
+                }
+                vuint line = 0u;
+                for (int i = 0; i < bits; ++i) {
+                    uint word = ballot((code >> i & 1) != 0 && fine);
+                    line = select(line, vuint(word), vint(lane) == i);
+                }
+                st(rec, lane + (b * K_PLANES + int(head[H_START + d])), line, first(lane, bits));
             }
-            st(rec, lane + at, line, first(lane, bits));
+            SG_BARRIER;
         }
         vuint byte = byte_of(select(vfloat(0.0f), above / below, below > 0.0f), bad);
         vuint w = byte << vuint((vint(lane) & 3) * 8);

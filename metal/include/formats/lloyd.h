@@ -1,15 +1,16 @@
-// V rotated, in codes of V_LLOYD (2 or 3) bits for Lloyd-Max levels of a unit normal, with a gain of a byte for each token:
-// what q3 and q2 share. Groups of 16 codes are a word; of 32 codes of 3 bits three: two of lower two bits, one of upper ones.
+// V rotated, in trellis codes (trellis.h) of V_LLOYD (2 or 3) bits, with a gain of a byte for each token: what q3 and q2 share.
+// A group is 32 codes: a word of their lowest bits, the path, and one of the next, and so on.
 #if V_LLOYD == 3
-TABLE16(V_LEVELS, -2.151946f, -1.343909f, -0.7560053f, -0.2450942f, 0.2450942f, 0.7560053f, 1.343909f, 2.151946f,
-        -2.151946f, -1.343909f, -0.7560053f, -0.2450942f, 0.2450942f, 0.7560053f, 1.343909f, 2.151946f);
-inline vuint v_index(vuint low, vuint high, int j) { return (low >> (2 * (j % 16)) & 3u) | (high >> j & 1u) << 2; }
-#define V_CODE(w, j) pick16(V_LEVELS, v_index((w)[(j) / 16], (w)[2], j))
+TABLE16(V_LEVELS, -2.48915f, -1.808395f, -1.3665f, -1.051457f, -0.778598f, -0.543486f, -0.315728f, -0.107797f,
+        0.107797f, 0.315728f, 0.543486f, 0.778598f, 1.051457f, 1.3665f, 1.808395f, 2.48915f);
+#define V_MORE(w, j) ((w)[1] >> (j) & 1u) << 2 | ((w)[2] >> (j) & 1u) << 3
 #else
-TABLE16(V_LEVELS, -1.510417f, -0.4527801f, 0.4527801f, 1.510417f, -1.510417f, -0.4527801f, 0.4527801f, 1.510417f,
-        -1.510417f, -0.4527801f, 0.4527801f, 1.510417f, -1.510417f, -0.4527801f, 0.4527801f, 1.510417f);
-#define V_CODE(w, j) pick16(V_LEVELS, (w)[0] >> (2 * (j)))
+TABLE16(V_LEVELS, -1.86218f, -1.089838f, -0.611198f, -0.196668f, 0.196668f, 0.611198f, 1.089838f, 1.86218f,
+        -1.86218f, -1.089838f, -0.611198f, -0.196668f, 0.196668f, 0.611198f, 1.089838f, 1.86218f);
+#define V_MORE(w, j) ((w)[1] >> (j) & 1u) << 2
 #endif
+inline vuint v_subset(vuint u, int j) { return (u << 2 >> j & 1u) | ((u ^ u << 1 ^ u << 3) >> j & 1u) << 1; }
+#define V_CODE(w, j) pick16(V_LEVELS, v_subset((w)[0], j) | V_MORE(w, j))
 #ifdef K_CALIBRATED
 // A sequence's first token is stored less what first tokens have. Adds f times that to a token of plain V, or of rotated.
 #define V_FIRST
@@ -35,48 +36,68 @@ inline vfloat v_factors(dptr<const uint> rec, vlane lane, int t0) {
 inline vfloat v_scale(vfloat factors) { return factors; }
 
 #ifdef SEALING
-inline uint v_byte(float square, float product) {
-    if (as_uint(square) >= 0x7f800000u) return 255u;      // by its bits: compilers may take it that there is no NaN
-    if (square == 0.0f) return 0u;
-    uint w = as_uint(square / product);
-    float m = as_float((w & 0x7fffffu) | 0x3f800000u);
-    int n = int(w >> 23) * 8 - 8 * 127 + 160;
-    for (int i = 0; i < 8; ++i) n += m > exp2((float(i) + 0.5f) * 0.125f) ? 1 : 0;
-    return uint(min(max(n, 1), 254));
+#define V_AT_ONCE (32 / V_UNITS / 4 * 4 < PAGE ? 32 / V_UNITS / 4 * 4 : PAGE)        // tokens: whole words of gains
+#define V_SEALERS (SGS < 2 ? SGS : 2)
+#define V_SEAL_ROOM 2048                                  // floats of threadgroup memory of each, before 32 that they share
+// Of each lane's token, the sum over its groups.
+inline vfloat v_total(vfloat x, vlane lane) {
+    vint from = vint(lane) / V_UNITS * V_UNITS;
+    vfloat sum = 0.0f;
+    UNROLL for (int i = 0; i < V_UNITS; ++i) sum += simd_shuffle(x, (from + vint(i)) & 31);
+    return sum;
 }
-inline vuint v_code(vfloat x) {
-    vfloat a = abs(x);
-    vint n = 0;
-#if V_LLOYD == 3
-    n = select(n, vint(1), a > 0.50054975f);
-    n = select(n, vint(2), a > 1.04995715f);
-    n = select(n, vint(3), a > 1.7479275f);
-    return vuint(select(3 - n, n + 4, x > 0.0f));
-#else
-    n = select(n, vint(1), a > 0.98159855f);
-    return vuint(select(1 - n, n + 2, x > 0.0f));
+inline vuint v_byte(vfloat square, vfloat product) {
+    vuint w = as_uint(square / product), n = (w >> 23) * 8u;
+    vfloat m = as_float((w & 0x7fffffu) | 0x3f800000u);
+    for (int i = 0; i < 8; ++i) n += select(vuint(0u), vuint(1u), m > exp2((float(i) + 0.5f) * 0.125f));
+    vint byte = select(min(max(vint(n) - (8 * 127 - 160), vint(1)), vint(254)), vint(0), square == 0.0f);
+    return vuint(select(byte, vint(255), (as_uint(square) & 0x7f800000u) == 0x7f800000u));       // NaN, too
+}
+// Levels where all can read them: before encode_v, with a barrier between.
+inline void v_prepare(tptr<float> shared, vlane lane) {
+    vfloat levels = pick16(V_LEVELS, vuint(vint(lane)));
+    st(shared, lane, levels, first(lane, 32));
+}
+// Tokens t to t + V_AT_ONCE - 1, a group a lane, token after token.
+inline void encode_v(thread const source& s, dptr<uint> rec, vlane lane, int t, tptr<float> levels, tptr<float> room) {
+    const int lanes = V_AT_ONCE * V_UNITS;
+    vint unit = vint(lane) % V_UNITS, row = ld(s.rows, vint(lane) / V_UNITS + t, first(lane, lanes));
+    token x;
+    UNROLL for (int j = 0; j < 32; ++j) x.v[0][j] = take_number(s, lane, row, unit * 32 + j, lanes);
+#ifdef V_FIRST
+    if (t == 0 && s.number == 0) v_first(x, head_of(s.tables, s.head), lane, 0, -1.0f);
 #endif
-}
-// Four tokens' gains share a word, which one SIMD-group writes: they come one after the other (see TOKEN_OF).
-inline void encode_v(dptr<uint> rec, vlane lane, int t, thread token& x, thread uint& gains) {
     hadamard<V_STAGES>(x, lane);
     vfloat square = 0.0f, product = 0.0f;
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) UNROLL for (int j = 0; j < V_PER; ++j) square += x.v[c][j] * x.v[c][j];
-    float all = simd_sum(square), unit = all > 0.0f ? rsqrt(all / DV) : 0.0f;
-    UNROLL for (int c = 0; c < V_COLUMNS; ++c) {
-        vuint w[3];
-        UNROLL for (int i = 0; i < 3; ++i) w[i] = 0u;
-        UNROLL for (int j = 0; j < V_PER; ++j) {
-            vuint code = v_code(x.v[c][j] * unit);
-            product += x.v[c][j] * pick16(V_LEVELS, code);
-            w[j / 16] |= (code & 3u) << (2 * (j % 16));
-            if (V_LLOYD == 3) w[2] |= (code >> 2) << j;
-        }
-        vint unit_at = vint(lane) + (t * V_UNITS + 32 * c), at = unit_at / 32 * (32 * V_LOADS) + unit_at % 32;
-        UNROLL for (int i = 0; i < V_LOADS; ++i) st(rec, at + (AT_V + 32 * i), w[i], first(lane, V_UNITS - 32 * c));
+    UNROLL for (int j = 0; j < 32; ++j) square += x.v[0][j] * x.v[0][j];
+    square = v_total(square, lane);
+    vfloat scale = select(vfloat(0.0f), 1.0f / sqrt(square / float(DV)), square > 0.0f);
+    UNROLL for (int j = 0; j < 32; ++j) room[lane + 32 * j] = x.v[0][j];
+    tptr<uint> kept = tptr<uint>(room + 1024);
+    trellis path;
+    trellis_start(path);
+    for (int j = 0; j < 32; ++j) {
+        vfloat own = room[lane + 32 * j];
+        vuint step = trellis_step(path, own * scale, 1.0f, levels, 2 << V_LLOYD);
+        st(kept, lane + 32 * j, step);
     }
-    uint byte = v_byte(all, simd_sum(product));
-    gains = t % 4 == 0 ? byte : gains | byte << (8 * (t % 4));
-    if (t % 4 == 3) st(rec, lane + (AT_VG + t / 4), vuint(gains), first(lane, 1));
+    vuint state = trellis_end(path), w0 = 0u, w1 = 0u, w2 = 0u;
+    for (int j = 31; j >= 0; --j) {
+        vuint u = state & 1u, step = kept[lane + 32 * j], index = trellis_back(state, step);
+        vfloat own = room[lane + 32 * j];
+        product += own * pick16(V_LEVELS, index);
+        w0 |= u << j;
+        w1 |= (index >> 2 & 1u) << j;
+        w2 |= (index >> 3) << j;
+    }
+    vuint words[3];
+    words[0] = w0; words[1] = w1; words[2] = w2;
+    vint at = vint(lane) + t * V_UNITS;
+    at = at / 32 * (32 * V_LOADS) + at % 32;
+    UNROLL for (int i = 0; i < V_LOADS; ++i) st(rec, at + (AT_V + 32 * i), words[i], first(lane, lanes));
+    vuint byte = v_byte(square, v_total(product, lane)), four = 0u;
+    UNROLL for (int i = 0; i < 4; ++i) four |= simd_shuffle(byte, (vint(lane) * 4 + vint(i)) * V_UNITS & 31) << (8 * i);
+    st(rec, lane + (AT_VG + t / 4), four, first(lane, V_AT_ONCE / 4));
+    SG_BARRIER;
 }
 #endif

@@ -42,6 +42,14 @@ inline vfloat take_channel(thread const source& s, vlane lane, vint row, int d) 
     if (s.later) b = vfloat(ld(s.fresh, above * s.stride + (s.at + d), first(lane, BLOCK)));
     return select(a, b, row >= s.tails);
 }
+// Number d of the tokens in the first so many lanes, whose rows are these.
+inline vfloat take_number(thread const source& s, vlane lane, vint row, vint d, int lanes) {
+    vint below = min(row, vint(s.tails - 1)), above = max(row - s.tails, vint(0));
+    vfloat a = 0.0f, b = 0.0f;
+    if (s.old) a = vfloat(ld(s.tail, below * s.stride + d + s.at, first(lane, lanes)));
+    if (s.later) b = vfloat(ld(s.fresh, above * s.stride + d + s.at, first(lane, lanes)));
+    return select(a, b, row >= s.tails);
+}
 // The same of channels d to d + 3.
 inline vfloat4 take_four(thread const source& s, vlane lane, vint row, int d) {
     vint below = min(row, vint(s.tails - 1)), above = max(row - s.tails, vint(0));
@@ -52,14 +60,8 @@ inline vfloat4 take_four(thread const source& s, vlane lane, vint row, int d) {
     vbool is = row >= s.tails;
     return vfloat4(select(a.x, b.x, is), select(a.y, b.y, is), select(a.z, b.z, is), select(a.w, b.w, is));
 }
-// The i-th token of a loop from sg on in steps of SGS: a SIMD-group takes neighbours, whose scales share a word: two of fp16,
-// or four bytes.
-#ifdef V_LLOYD
-#define SHARED_BY 4
-#else
-#define SHARED_BY 2
-#endif
-#define TOKEN_OF(i) ((i) / (SHARED_BY * SGS) * (SHARED_BY * SGS) + (i) % SGS * SHARED_BY + (i) / SGS % SHARED_BY)
+// The i-th token of a loop from sg on in steps of SGS: a SIMD-group takes neighbours, whose scales of fp16 share a word.
+#define TOKEN_OF(i) ((i) / (2 * SGS) * (2 * SGS) + (i) % SGS * 2 + (i) / SGS % 2)
 #define K_STEP (K_PER < 4 ? 4 : K_PER)                    // channels that are encoded at once
 struct channels { vfloat v[K_STEP][BLOCKS]; };            // of a page's tokens; lane = token
 inline channels take_channels(thread const source& s, vlane lane, int d) {

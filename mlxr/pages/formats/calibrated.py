@@ -2,7 +2,8 @@
 
 Per KV head: the mean is taken out, and blocks of channels go through a Karhunen-Loeve transform that is whitened by the
 second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
-codes stand for Lloyd-Max levels. A token has a gain of one byte. The leading coefficient has levels of its own, far apart.
+codes are a trellis's (pages/trellis.py), but for those of 5 bits, which stand for Lloyd-Max levels. A token has a gain of one
+byte. The leading coefficient has levels of its own, far apart.
 """
 
 import hashlib
@@ -13,13 +14,17 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import ConfigError
+from .. import trellis
 from ..encoding import Encoding, rotate
 
 BLOCKS = 64, 16          # channels of a transform that calibrations hold
 WIDE = 8                 # bits of the leading coefficient
 MOST = 5                 # bits of any other
-LEFT = 1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.0025      # of a normal's variance, after so many bits (Max, 1960)
+TRELLIS = 4              # at most of one on a trellis
+LEFT = 1.0, 0.3137, 0.0919, 0.0253, 0.0068, 0.0025        # of a normal's variance, after so many bits
 STEPS = 16               # of a gain, to a factor of 2
+COUNTS = tuple(1 << min(b + 1, MOST) for b in range(1, MOST + 1))       # levels of a coefficient of so many bits
+LEVELS = sum(COUNTS)
 ROWS = 16                # of a matrix that kernels multiply at once: K_ROWS of formats/calibrated.h
 
 
@@ -40,8 +45,9 @@ def allocate(variances, total):
 
 
 def books(levels):
-    """{bits: float32 [H, 2^bits]} of levels [H, 62]: those of 1 to MOST bits, one after the other."""
-    return {b: levels[:, (1 << b) - 2:(2 << b) - 2] for b in range(1, MOST + 1)}
+    """{bits: float32 [H, count]} of levels [H, LEVELS]: those of 1 to MOST bits, one after the other; twice as many on a trellis."""
+    ends = np.cumsum([0, *COUNTS])
+    return {b: levels[:, ends[b - 1]:ends[b]] for b in range(1, MOST + 1)}
 
 
 class Tables:
@@ -50,7 +56,7 @@ class Tables:
     fitted: arrays of a calibration (NumPy), for this block size: order int [D], the channels place by place, a pair that is
     rotated together side by side; frequencies [D / 2]; mean [H, D], first [H, D] (what a
     sequence's first token has more), first_value [H, DV] (what its V is), forward and inverse [H, D / block, block, block],
-    variances [H, D], levels [H, 62], span [H]. All but order, frequencies and first_value by place.
+    variances [H, D], levels [H, LEVELS], span [H]. All but order, frequencies and first_value by place.
     """
 
     def __init__(self, fitted, bits, page, pages):
@@ -73,12 +79,21 @@ class Tables:
         self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
         self.wide = mx.array(wide)
         self.step = mx.array((2 * fitted["span"] / ((1 << WIDE) - 2)).astype(np.float32))                # [H]
-        table, between = np.zeros((heads, dim, 1 << MOST), np.float32), np.full((heads, dim, (1 << MOST) - 1), np.inf, np.float32)
+        table = np.full((heads, dim, 1 << MOST), 1e18, np.float32)              # far from all numbers, and finite when squared
+        table[allocated == 0] = 0
         for b, book in books(fitted["levels"]).items():
             for h, d in zip(*np.nonzero(allocated == b)):
-                table[h, d, :1 << b] = book[h]
-                between[h, d, :(1 << b) - 1] = (book[h][1:] + book[h][:-1]) / 2
-        self.levels, self.between = mx.array(table), mx.array(between)
+                table[h, d, :book.shape[1]] = book[h]
+        self.levels = mx.array(table)
+        coded = (allocated > 0) & (allocated <= TRELLIS)
+        self.on_trellis = mx.array(coded)
+        before = np.full((3, heads, dim), dim, np.int32)                        # the numbers before, of the same path; dim: none
+        for h in range(heads):
+            for start in range(0, dim, block):
+                own = start + np.nonzero(coded[h, start:start + block])[0]
+                for n in (1, 2, 3):
+                    before[n - 1, h, own[n:]] = own[:-n] if len(own) > n else []
+        self.before = mx.array(before)
         place = [[(d, i) for d in range(dim) for i in range(allocated[h, d])] for h in range(heads)]
         self.plane = mx.array(np.array([[d * WIDE + i for d, i in p] for p in place], np.int32))         # [H, planes]
         worth = np.zeros((heads, self.planes, dim), np.float32)
@@ -102,12 +117,10 @@ class Tables:
             yield from (f["inverse"][h], f["forward"][h], f["mean"][h], f["first"][h], self.bits[h])
             yield np.concatenate([[0], np.cumsum(self.bits[h])[:-1]])
             yield np.array(self.weights[h])
-            levels, between = np.zeros((6, 32)), np.zeros((6, 32))
+            levels = np.zeros((6, 32))
             for b, book in table.items():
-                levels[b, :1 << b] = book[h]
-                between[b, :(1 << b) - 1] = (book[h][1:] + book[h][:-1]) / 2
+                levels[b, :book.shape[1]] = book[h]
             yield levels
-            yield between
             used = np.zeros(16)
             used[0] = np.array(self.step)[h]
             for n, bits in enumerate(self.bits[h].reshape(-1, self.block)):
@@ -142,12 +155,26 @@ class Tables:
         y = x.reshape(*x.shape[:-1], -1, self.block).swapaxes(-2, -3) @ matrices.swapaxes(-1, -2)
         return y.swapaxes(-2, -3).reshape(x.shape)
 
+    def choose(self, unit):
+        """(codes, levels) of coefficients [..., H, page, D] that were brought to the levels' range; of the wide one neither."""
+        errors, r = trellis.nearest(unit, self.levels[:, None])
+        active = self.on_trellis[:, None]
+        u, subsets = trellis.path(errors * self.weights[:, None, :, None], self.block, active)
+        best = mx.argmin(errors, axis=-1).astype(mx.int32)                      # where it is no trellis's
+        index = trellis.index_of(r, mx.where(active, subsets, best))
+        return mx.where(active, u + 2 * (index >> 2), index), self._level(index)
+
     def look_up(self, codes):
         """What codes [..., H, page, D] stand for, before the gain."""
-        index = mx.arange(self.heads * self.dim).reshape(self.heads, 1, self.dim) * (1 << MOST)
-        coded = mx.take(self.levels.reshape(-1), index + mx.minimum(codes, (1 << MOST) - 1))
+        u = mx.pad(codes & 1, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
+        before = (mx.take_along_axis(u, mx.broadcast_to(b[:, None], codes.shape), axis=-1) for b in self.before)
+        index = mx.where(self.on_trellis[:, None], 4 * (codes >> 1) + trellis.subsets_of(codes & 1, *before), codes)
         wide = (codes.astype(mx.float32) - (1 << WIDE - 1)) * self.step[:, None, None]
-        return mx.where(self.wide[:, None], wide, coded)
+        return mx.where(self.wide[:, None], wide, self._level(index))
+
+    def _level(self, index):
+        first = mx.arange(self.heads * self.dim).reshape(self.heads, 1, self.dim) * (1 << MOST)
+        return mx.take(self.levels.reshape(-1), first + mx.minimum(index, (1 << MOST) - 1))
 
 
 @dataclass(frozen=True)
@@ -155,7 +182,7 @@ class Calibrated(Encoding):
     """bits: of an element, on average, without the gains. block: channels of a transform, 64 or 16.
 
     For each 32 tokens, bits * d words, each a bit of 32 tokens' codes: of the first coefficient its bits from the lowest
-    up, then of the second. Then the tokens' gains, a byte each [page / 4]: 2^((byte - 128) / 16); 0 is 0, 255 NaN.
+    up, then of the second. A new path of the trellis begins with each block. Then the tokens' gains, a byte each [page / 4]: 2^((byte - 128) / 16); 0 is 0, 255 NaN.
     tables: a Tables, of a layer; it does not tell formats apart.
     """
 
@@ -166,7 +193,7 @@ class Calibrated(Encoding):
     kind: ClassVar[str] = "K"
     before_rope: ClassVar[bool] = True
     per: ClassVar[int] = 8
-    shared: ClassVar[tuple] = ("formats/calibrated.h",)
+    shared: ClassVar[tuple] = ("formats/trellis.h", "formats/calibrated.h")
 
     def __post_init__(self):
         if not 1 <= self.bits <= 4:
@@ -200,9 +227,9 @@ class Calibrated(Encoding):
     def table_bytes(self, heads, d, dv, page, pages):
         """Of the arrays that Tables makes, in the order of its lines."""
         block, planes, turns = self.block_of(d), self.planes(d), (pages + 1) * d
-        constants = d + page * d + heads * (2 * d * block + 5 * d + 2 * 6 * 32 + 16 + 2 * dv) + turns
-        own = heads * (3 * d + 2 * d * block + dv + 1 + d * (1 << MOST) + d * ((1 << MOST) - 1) + planes + planes * d)
-        return 4 * (turns + page * d + 2 * d + own + constants) + heads * d
+        constants = d + page * d + heads * (2 * d * block + 5 * d + 6 * 32 + 16 + 2 * dv) + turns
+        own = heads * (6 * d + 2 * d * block + dv + 1 + d * (1 << MOST) + planes + planes * d)
+        return 4 * (turns + page * d + 2 * d + own + constants) + 2 * heads * d
 
     def read_floats(self, d, on):
         return 32 * (self.block_of(d) + ROWS) + (-(-self.planes(d) // 32) * 32 if on == "metal" else 0)
@@ -217,8 +244,7 @@ class Calibrated(Encoding):
         weights = t.weights[:, None]
         rms = mx.sqrt((c * c * weights).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True))
         unit = c * mx.where(rms > 0, 1 / rms, 0.0)
-        codes = (unit[..., None] > t.between[:, None]).sum(axis=-1).astype(mx.int32)
-        level = t.look_up(codes)
+        codes, level = t.choose(unit)
         gain = (weights * c * level).sum(axis=-1) / (weights * level * level).sum(axis=-1)
         top = (1 << WIDE) - 1
         far = mx.clip(mx.round(c / t.step[:, None, None]) + (1 << WIDE - 1), 0, top)

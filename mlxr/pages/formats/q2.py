@@ -14,5 +14,4 @@ class K(Calibrated):
 
 class V(Lloyd):
     width: ClassVar[int] = 2
-    per: ClassVar[int] = 16
-    loads: ClassVar[int] = 1
+    loads: ClassVar[int] = 2

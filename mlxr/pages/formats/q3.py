@@ -14,5 +14,4 @@ class K(Calibrated):
 
 class V(Lloyd):
     width: ClassVar[int] = 3
-    per: ClassVar[int] = 32
     loads: ClassVar[int] = 3
