@@ -96,7 +96,7 @@ class Encoding:
         return 0
 
     def seal_floats(self, page, d, simdgroups):
-        """Floats of threadgroup memory that encoding K takes in the kernel."""
+        """Floats of threadgroup memory that encoding it takes in the kernel."""
         return 0
 
     def read_floats(self, d, on):

@@ -32,16 +32,17 @@ def path(costs, length, active=None):
     active bool [..., n], broadcast: numbers of the path; the others are passed over.
     """
     n, took, ends = costs.shape[-2], [], []
-    start = mx.broadcast_to(mx.array([0.0] + [FAR] * (STATES - 1)), (*costs.shape[:-2], STATES))
+    m = start = mx.broadcast_to(mx.array([0.0] + [FAR] * (STATES - 1)), (*costs.shape[:-2], STATES))
     for d in range(n):
-        m = start if d % length == 0 else m                                           # noqa: F821
+        if d % length == 0:
+            m = start
         ways = [mx.take(m, _FROM[i], axis=-1) + mx.take(costs[..., d, :], _SUBSET[i], axis=-1) for i in (0, 1)]
         took.append(ways[1] < ways[0])
         best = mx.where(took[-1], ways[1], ways[0])
         m = best if active is None else mx.where(active[..., d, None], best, m)
         if (d + 1) % length == 0 or d == n - 1:
             ends.append(m)
-    bits, subsets = [None] * n, [None] * n
+    bits, subsets, state = [None] * n, [None] * n, None
     for d in reversed(range(n)):
         if (d + 1) % length == 0 or d == n - 1:
             state = mx.argmin(ends.pop(), axis=-1).astype(mx.int32)
