@@ -63,14 +63,20 @@ def index_of(r, subsets):
     return 4 * mx.take_along_axis(r, subsets[..., None], axis=-1).squeeze(-1) + subsets
 
 
-def fit(points, levels, rounds=6):
-    """Levels (NumPy) for numbers [sequences, length], beginning from some: the means of what each stands for, in turns with paths."""
-    points = mx.array(points.astype(np.float32))
-    flat = np.array(points).reshape(-1)
+def fit(points, books, rounds=6):
+    """[NumPy levels [H, count]] of several counts for numbers [H, sequences, length], beginning from `books`, such levels: the means
+    of what each stands for, in turns with paths."""
+    heads, most = len(points), max(b.shape[1] for b in books)
+    levels = np.full((len(books), heads, most), 1e18, np.float32)              # far from all numbers, and finite when squared
+    for own, book in zip(levels, books):
+        own[:, :book.shape[1]] = book
+    x, flat = mx.array(points.astype(np.float32)), points.reshape(heads, -1)
     for _ in range(rounds):
-        costs, r = nearest(points, mx.array(levels.astype(np.float32)))
-        found = np.array(index_of(r, path(costs, points.shape[-1])[1])).reshape(-1)
-        counts = np.bincount(found, minlength=len(levels))
-        levels = np.where(counts > 3, np.bincount(found, flat, minlength=len(levels)) / np.maximum(counts, 1), levels)
-        levels = np.sort(levels)
-    return levels
+        costs, r = nearest(x, mx.array(levels)[:, :, None, None])
+        found = np.array(index_of(r, path(costs, points.shape[-1])[1])).reshape(len(books), heads, -1)
+        for own, book, index in zip(levels, books, found):
+            for h in range(heads):
+                count = book.shape[1]
+                near, sums = np.bincount(index[h], minlength=count), np.bincount(index[h], flat[h], minlength=count)
+                own[h, :count] = np.sort(np.where(near > 3, sums / np.maximum(near, 1), own[h, :count]))
+    return [own[:, :book.shape[1]] for own, book in zip(levels, books)]

@@ -38,7 +38,8 @@ def lloyd(x, count):
 
 
 def fit_head(mean, covariance, metric, sample, order, block):
-    """One KV head: {forward, inverse, variances, levels, span} (see Tables). sample [tokens, D]; order [D]."""
+    """One KV head: {forward, inverse, variances, span} (see Tables), `levels`, a list of what lloyd finds, and `paths`, numbers to fit those of
+    a trellis to. sample [tokens, D]; order [D]."""
     dim = len(order)
     parts = [transform(covariance[np.ix_(i, i)], metric[np.ix_(i, i)]) for i in order.reshape(-1, block)]
     forward, inverse, variances = (np.stack([p[n] for p in parts]) for n in range(3))
@@ -51,9 +52,7 @@ def fit_head(mean, covariance, metric, sample, order, block):
     unit = c[:, ranked] / np.sqrt((c[:, ranked] ** 2 @ weights)[:, None])
     points = unit.reshape(-1)[::max(1, unit.size // POINTS)]
     levels = [lloyd(points, n) for n in COUNTS]
-    paths = unit[:: max(1, unit.size // PATHS)]
-    levels = np.concatenate([trellis.fit(paths, own) if b <= TRELLIS else own for b, own in enumerate(levels, 1)])
-    return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels,
+    return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels, "paths": unit[::max(1, unit.size // PATHS)],
             "span": WIDER * np.abs(c[:, lead]).max()}
 
 
@@ -65,6 +64,9 @@ def fit_layer(mean, first, covariance, metric, sample, frequencies, pairs, block
            "first": (first - mean)[:, order].astype(np.float32)}
     for block in blocks:
         heads = [fit_head(mean[h], covariance[h], metric[h], sample[:, h], order, block) for h in range(len(mean))]
+        books = [np.stack(own) for own in zip(*(h.pop("levels") for h in heads))]
+        books[:TRELLIS] = trellis.fit(np.stack([h.pop("paths") for h in heads]), books[:TRELLIS])
+        out[f"{block}.levels"] = np.concatenate(books, axis=1).astype(np.float32)
         for name in heads[0]:
             out[f"{block}.{name}"] = np.stack([h[name] for h in heads]).astype(np.float32)
     return out
