@@ -1,7 +1,14 @@
-// q_gemv's products of integers: codes are bytes, and x is three digits of 7 bits, times a unit: exact to 2^-21 of the largest of
-// those that share it. That is a lane's 8; or where a type of weights has GROUPS (see stored.h), a group: then the scales of all
+// q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-24 of the largest of
+// those that share it with codes of up to 5 bits, 2^-23 of 6, 2^-21 of more. That is a lane's 8; or where a type of weights has GROUPS (see stored.h), a group: then the scales of all
 // groups of a step are multiplied by their units, and offsets by sums of x, before any lane takes its own.
-#define MOST 1032192.0f                                   // 63 * 2^14: so that 8 products with bytes fit into 31 bits
+// The largest integer: 8 of them times codes fit into 31 bits, and its first digit into a byte.
+#if CODES <= 5
+#define MOST 8257536.0f
+#elif CODES == 6
+#define MOST 4128768.0f
+#else
+#define MOST 1032192.0f
+#endif
 struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
 
 inline vuint packed(vint a, vint b, vint c, vint d) {
@@ -27,11 +34,11 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
 #else
     a.total = as_uint(total);
 #endif
-    UNROLL for (int j = 4; j > 0; j -= 2) {               // the digit below 128 first: -64 .. 63
+    UNROLL for (int j = 4; j > 0; j -= 2) {               // the lowest digit first: -128 .. 127
         vint d[8];
         UNROLL for (int i = 0; i < 8; ++i) {
-            d[i] = (q[i] + 64 & 127) - 64;
-            q[i] = (q[i] - d[i]) >> 7;
+            d[i] = (q[i] + 128 & 255) - 128;
+            q[i] = (q[i] - d[i]) >> 8;
         }
         a.d[j] = packed(d[0], d[1], d[2], d[3]);
         a.d[j + 1] = packed(d[4], d[5], d[6], d[7]);
@@ -63,9 +70,9 @@ inline activation in_units(vfloats t, vlane lane) {
     activation a = in_units(t, most);
     a.unit = (a.unit + total * 0.0f) * FACTOR_UNIT;
 #if ZERO
-    vint zeros = vint(a.total);
+    vfloat zeros = vfloat(vint(a.total));                 // a lane's fit into 31 bits, but not a group's
     UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) zeros += simd_shuffle_xor(zeros, other);
-    total = vfloat(zeros) * a.unit;
+    total = zeros * a.unit;
 #else
     total = total * FACTOR_UNIT;
 #endif
@@ -105,8 +112,8 @@ inline row_sum plus(row_sum a, row_sum b) {
     return a;
 }
 inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, vlane lane) {
-    vint s = dot4(dot4(vint(0), q.e.a, a.d[0]), q.e.b, a.d[1]) << 7;
-    s = dot4(dot4(s, q.e.a, a.d[2]), q.e.b, a.d[3]) << 7;
+    vint s = dot4(dot4(vint(0), q.e.a, a.d[0]), q.e.b, a.d[1]) << 8;
+    s = dot4(dot4(s, q.e.a, a.d[2]), q.e.b, a.d[3]) << 8;
     s = dot4(dot4(s, q.e.a, a.d[4]), q.e.b, a.d[5]);
     vfloat both = q.factors * a.unit;
     sum.v = sum.v + vfloat(s) * simd_shuffle16(both, factor_of(lane));
@@ -129,8 +136,8 @@ inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f)
 inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
 inline row_sum plus(row_sum a, row_sum b) { return a + b; }
 inline void add_dot(thread row_sum& sum, thread const eight_bytes& q, activation a, vlane) {
-    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 7;
-    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 7;
+    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 8;
+    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 8;
 #if ZERO                                                  // beside the others, as a product waits for the one before
     s = s + dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
     sum = sum + vfloat(s) * (q.scale * a.unit);
