@@ -204,14 +204,15 @@ def test_activations_of_very_different_sizes(kind):
 @needs_compiler
 def test_codes_and_activations_at_their_largest():
     """No sum of products leaves 32 bits: codes of all ones, activations of one size and sign."""
-    for kind, size, code in (("Q4_1", 20, 0xFF), ("Q8_0", 34, 0x7F), ("Q8_0", 34, 0x80), ("Q6_K", 210, 0xFF), ("Q6_K", 210, 0)):
+    for kind, size, code in (("Q4_1", 20, 0xFF), ("Q5_1", 24, 0xFF), ("Q5_0", 22, 0xFF), ("Q8_0", 34, 0x7F), ("Q8_0", 34, 0x80), ("Q6_K", 210, 0xFF), ("Q6_K", 210, 0)):
         blocks = np.full((3, 256 // stored(kind).block, size), code, np.uint8)
         blocks[..., :2] = np.array([0.5], np.float16).view(np.uint8)
-        if kind == "Q4_1":
+        if kind in ("Q4_1", "Q5_1"):
             blocks[..., 2:4] = 0
         if kind == "Q6_K":
             blocks[..., 208:], blocks[..., :2], blocks[..., 192:208] = blocks[..., :2].copy(), code, 1
-        value = 0.5 * (15 if kind == "Q4_1" else 31 if kind == "Q6_K" and code else -32 if kind == "Q6_K" else 127 if code == 0x7F else -128)
+        largest = {"Q4_1": 15, "Q5_0": 15, "Q5_1": 31, "Q8_0": 127 if code == 0x7F else -128, "Q6_K": 31 if code else -32}
+        value = 0.5 * largest[kind]
         for x in (1.0, -1.0, 1e30, 1e-30):
             k = q_gemv.kernel(kind, 1, on="host", products=True)
             groups, ints, shared = q_gemv.launch(k, 3, 256)
