@@ -201,6 +201,7 @@ def test_copied_contexts_have_pages_of_their_own_with_the_same_records(contestan
     assert (contestant.used()["fill_seconds"] is None) == (computed < 96)
 
 
+@pytest.mark.slow
 def test_copies_of_pages_that_are_held_as_plain_numbers(contestant):
     """Sequences' first tokens in f16, and pages that are decoded: the context is found all the same, and nothing is stale."""
     contestant.size("q8,sink=20", 8, 5, 96, 3)

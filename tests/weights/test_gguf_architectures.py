@@ -127,7 +127,7 @@ def test_logits_on_blocks_are_near_llama_cpps(tmp_path, variant, kind):
     assert (ours.argmax(-1) == theirs.argmax(-1)).mean() >= 0.9
 
 
-EACH = [*((v, "Q8_0") for v in FIRST), ("llama", "Q4_0"), ("llama", "Q5_1")]       # in every run
+EACH = [*((v, "Q8_0") for v in FIRST), ("llama", "Q4_0")]       # in every run
 
 
 @pytest.mark.parametrize("variant, kind", EACH + [
