@@ -13,7 +13,7 @@ from .sampler import sample
 # Chunks of so many tokens are read by the kernel that decodes. On a CPU (Zen 5), beside 3 sequences that decode, it takes 0.85 of
 # the time of a step with the other kernel for 16 and 32 tokens after 2,000 or 6,000.
 FEW_ON = {"host": 32}
-ONE_ROW = mx.zeros(1, mx.int32)
+ONE_ROW = mx.array([0], mx.int32)      # not lazy: engines on other threads take it, too
 
 
 def few_on():

@@ -1,6 +1,7 @@
 // q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-24 of the largest of
-// those that share it with codes of up to 5 bits, 2^-23 of 6, 2^-21 of more. That is a lane's 8; or where a type of weights has GROUPS (see stored.h), a group: then the scales of all
-// groups of a step are multiplied by their units, and offsets by sums of x, before any lane takes its own.
+// those that share it with codes of up to 5 bits, 2^-23 of 6, 2^-21 of more. That is a lane's 8; or where a type of weights has
+// GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
+// x, before any lane takes its own.
 // The largest integer: 8 of them times codes fit into 31 bits, and its first digit into a byte.
 #if CODES <= 5
 #define MOST 8257536.0f

@@ -235,9 +235,8 @@ def rehearsing():
 
 
 def expect(kernel):
-    """Note a kernel in this thread's rehearsal, as if it were called; outside of one, nothing."""
-    if rehearsing():
-        _called()[kernel] = True
+    """Note a kernel in this thread's rehearsal, as if it were called. Only within one."""
+    _called()[kernel] = True
 
 
 @contextlib.contextmanager

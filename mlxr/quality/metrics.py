@@ -8,7 +8,8 @@ import numpy as np
 
 from .verdict import verdict
 
-FIGURES = "delta_ppl", "top1", "kl", "kl_p99", "match100", "prefix100"
+OF_TOKENS = "match100", "prefix100"            # of greedy tokens: on fewer windows, and not by stream
+FIGURES = "delta_ppl", "top1", "kl", "kl_p99", *OF_TOKENS
 
 
 class Reference:

@@ -4,12 +4,12 @@ from html import escape
 
 from ..charts.document import document
 from .charts import by_layer, frontier
+from .metrics import OF_TOKENS
 from .report import number, recall_line
 from .verdict import ACCEPT_DELTA, ACCEPT_TOP1, REJECT_DELTA, REJECT_TOP1, worst
 
 COLUMNS = (("delta ppl %", "delta_ppl", "+.2f"), ("top-1 %", "top1", ".1f"), ("KL", "kl", ".2g"), ("KL p99", "kl_p99", ".2g"),
            ("greedy 100 %", "match100", ".1f"), ("until first %", "prefix100", ".0f"))
-OF_TOKENS = "match100", "prefix100"           # not measured by stream
 
 
 def page(report):
@@ -62,8 +62,9 @@ def _legend(report, plan):
     windows = max(r["windows"] for r in report["rows"])
     return (f"<p class=note>{windows} windows of each context, {report['scored']} scored tokens each; ± is the standard error over windows. "
             f"In-forward: every layer attends to what was stored, as the engine runs. Snapshot: the context is computed without "
-            f"quantization and sealed once. Greedy 100: of 100 tokens that the reference continues with, how many the "
-            f"format finds most likely too, each after the reference's own; and how many come before the first other one. Bits count codes and scales; the newest tokens, up to a page, stay exact and come on top. "
+            f"quantization and sealed once. "
+            f"Greedy 100: of 100 tokens that the reference continues with, how many the format finds most likely too, each after the "
+            f"reference's own; and how many come before the first other one. Bits count codes and scales; the newest tokens, up to a page, stay exact and come on top. "
             f"ACCEPT: perplexity within {ACCEPT_DELTA:g} % and top-1 at least {ACCEPT_TOP1:g} %. REJECT: perplexity {REJECT_DELTA:g} % "
             f"worse, or top-1 below {REJECT_TOP1:g} %. Else MARGINAL.</p>")
 

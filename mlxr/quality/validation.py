@@ -16,7 +16,7 @@ from ..kernels import library
 from ..pace import Unpaced
 from ..pages.format import effective_bits
 from . import checks, formats, recall, stock
-from .metrics import Reference, figures, perplexity
+from .metrics import OF_TOKENS, Reference, figures, perplexity
 from .teacher import GREEDY, SCORED, Feed, Watch, check_context, pages_of, window_tokens
 from .texts import Passages
 from .verdict import ACCEPT, worst
@@ -280,7 +280,7 @@ class Validation:
                 matched = [s for s in scores if s.matches is not None]
                 row = figures(scores)
                 if matched and len(matched) < len(scores):
-                    row |= {k: v for k, v in figures(matched).items() if k.startswith(("match100", "prefix100"))}
+                    row |= {k: v for k, v in figures(matched).items() if k.startswith(OF_TOKENS)}
                 tail = None if name in stock.FORMATS or not wanted else round(self._bits(name, context, tail=True), 4)
                 yield {"format": name, "bits": round(self._bits(name, context, stream), 4), "mode": mode, "stream": stream,
                        "context": context, "bits_with_tail": tail, **row, "match_windows": len(matched)}

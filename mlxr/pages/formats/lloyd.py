@@ -23,7 +23,8 @@ MIDDLE = 160     # the byte of a gain of 1
 
 
 class Lloyd(Encoding):
-    """Codes [page][d / 32] groups in lines: a word of 32 codes' lowest bits, one of the next bits, and so on. Then gains, a byte a token [page / 4]: 2^((byte - 160) / 8); 0 is 0, 255 NaN."""
+    """Codes [page][d / 32] groups in lines: a word of 32 codes' lowest bits, one of the next bits, and so on. Then gains, a byte
+    a token [page / 4]: 2^((byte - 160) / 8); 0 is 0, 255 NaN."""
 
     kind: ClassVar[str] = "V"
     rotated: ClassVar[bool] = True
