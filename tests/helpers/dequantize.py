@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 
 import gguf
+import mlx.core as mx
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mlxr.home import cache_home
+from mlxr.models.zoo import instantiate
 from mlxr.weights.gguf import GGUFCheckpoint, file_rows
 
 _VERSION = 1  # raise it when what is written changes
@@ -45,6 +47,14 @@ def write_folder(path, folder):
     if "tokenizer.ggml.tokens" in reader.fields:
         _write_tokenizer(reader, folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def plain_model(path):
+    """mlx-lm's class for a GGUF file, with fp32 weights as gguf-py decodes them."""
+    checkpoint = GGUFCheckpoint(path)
+    model = instantiate(checkpoint.config)
+    model.load_weights([(name, mx.array(a)) for name, a in _tensors(gguf.GGUFReader(path), checkpoint)], strict=False)
+    return model
 
 
 def _tensors(reader, checkpoint):
