@@ -19,10 +19,22 @@
 #ifndef K_ORDER                                           // the channel at a place
 #define K_ORDER(rec, i) (i)
 #endif
-#define KV_V (ONE ? DK * 32 : 0)                          // K is [channel][32 tokens]; V [token][DVP], see `place`
-#define AT_P (AT_KV + (ONE ? DK * 32 + 32 * DVP : KC * 32 > VT * DVP ? KC * 32 : VT * DVP))
+#ifdef V_GIVEN                                            // columns of V, then K's coefficients
+#define V_WIDE (DVP + 32 * K_LINES)
+#define SEEN(x, d) if ((d) < DVP / 32 || is_coded(x))     // plain tokens have no coefficients
+#else
+#define V_WIDE DVP
+#define SEEN(x, d)
+#endif
+#define KV_V (ONE ? DK * 32 : 0)                          // K is [channel][32 tokens]; V [token][V_WIDE], see `place`
+#define AT_P (AT_KV + (ONE ? DK * 32 + 32 * V_WIDE : KC * 32 > VT * V_WIDE ? KC * 32 : VT * V_WIDE))
 
-struct outputs { tile<M> t[DVP / 32]; };                  // columns as groups give them, j * V_UNITS + group, or as they are
+struct outputs {
+    tile<M> t[V_WIDE / 32];                               // columns as groups give them, j * V_UNITS + group, or as they are
+#ifdef V_GIVEN
+    vfloat stored;                                        // the sums of probabilities of stored tokens
+#endif
+};
 // Tokens of a visit: n from position `base` on; of a stored page where page >= 0, else `split` in k and v, the rest in k2 and v2.
 struct visit {
     int base, n, split, page, stride;
@@ -39,158 +51,7 @@ struct visit {
 #endif
 };
 
-// The K of one channel of a visit, to kv, where it is of the part that begins at channel `from`.
-inline void put_channel(tptr<float> kv, vlane lane, int channel, int from, vfloat value) {
-    int c = channel - from;
-    if (c >= 0 && c < KC) kv[lane + c * 32] = value;
-}
-// Channels from .. from + KC of n plain tokens of K, `stride` KV heads apart, to the first `wide` columns of kv: zero beyond n.
-inline void plain_k(dptr<const KVTYPE> k, int stride, int n, tptr<float> kv, vlane lane, int sg, int from, int wide) {
-    for (int d = sg * 4; d < KC; d += SGS * 4) {
-        vfloat4 k4 = ld4(k, vint(lane) * (stride * DK) + (from + d), first(lane, n));
-        st(kv, lane + d * 32, k4.x, first(lane, wide));
-        st(kv, lane + (d + 1) * 32, k4.y, first(lane, wide));
-        st(kv, lane + (d + 2) * 32, k4.z, first(lane, wide));
-        st(kv, lane + (d + 3) * 32, k4.w, first(lane, wide));
-    }
-}
-// Channels from .. from + KC of K, to kv.
-inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from) {
-    if (x.page >= 0) {
-        int t = x.base % PAGE;
-#ifdef HELD
-        if (x.slot > 0) {
-            for (int d = sg; d < KC; d += SGS) kv[lane + d * 32] = held_k(x.held, lane, from + d, t);
-            return;
-        }
-#endif
-#ifdef K_DECODED
-        dptr<const float> head = head_of(x.tables, x.h);
-        tptr<float> room = x.room + sg % K_TEAMS * (K_SCRATCH + K_STAGED), rows = room + 32 * K_BLOCK;
-        if (sg < K_TEAMS) {
-            vfloat gain = k_gains(x.rec, lane, t);
-            K_WORDS words = k_near(x.rec, rows + 32 * K_ROWS, lane, t);
-            for (int n = sg; n < DK / K_BLOCK; n += K_TEAMS) {
-                int used = k_coefficients(room, head, words, lane, gain, n);
-                for (int m = 0; m < K_BLOCK; m += K_ROWS) {
-                    k_rows(rows, room, head, n, m, used);
-                    for (int i = 0; i < K_ROWS; i += 2) {
-                        int p = n * K_BLOCK + m + i, number = x.base / PAGE;
-                        angle a = angle_of(x.tables, lane, x.stride, number, t, p / 2);
-                        pair k = k_turned(rows, head, lane, i, p, a, number, t);
-                        put_channel(kv, lane, int(x.tables[p]), from, k.x);
-                        put_channel(kv, lane, int(x.tables[p + 1]), from, k.y);
-                    }
-                    SG_BARRIER;
-                }
-            }
-        }
-#else
-#if K_HIGH
-        for (int w = sg; w < K_HIGH / 2; w += SGS) {
-            vuint pair = ld(x.rec, lane + (AT_HIGH + w * PAGE + t), first(lane, BLOCK));
-            put_channel(kv, lane, K_ORDER(x.rec, 2 * w), from, half_lo(pair));
-            put_channel(kv, lane, K_ORDER(x.rec, 2 * w + 1), from, half_hi(pair));
-        }
-#endif
-#ifdef K_TOKEN
-        vfloat unit = k_scale(x.rec, lane, t);
-#endif
-        int begin = K_HIGH ? 0 : from / K_PER, end = K_HIGH ? (DK - K_HIGH) / K_PER : (from + KC) / K_PER;
-        for (int g = begin + sg; g < end; g += SGS) {
-            vuint w[K_LOADS];
-            UNROLL for (int i = 0; i < K_LOADS; ++i)
-                w[i] = ld(x.rec, lane + (AT_K + (g * K_LOADS + i) * PAGE + t), first(lane, BLOCK));
-            UNROLL for (int j = 0; j < K_PER; ++j) {
-                int place = K_HIGH + g * K_PER + j;
-                vfloat value = K_VALUE(x.rec, K_CODE(w, j), place, j, unit);
-                put_channel(kv, lane, K_ORDER(x.rec, place), from, value);
-            }
-        }
-#endif
-    } else {
-        plain_k(x.k, x.stride, x.split, kv, lane, sg, from, 32);
-        int rest = x.n - x.split;
-        if (rest > 0) {
-            SG_BARRIER;
-            plain_k(x.k2, x.stride, rest, kv + x.split, lane, sg, from, rest);
-        }
-    }
-}
-// A token's V to its row.
-inline void put_token(thread const token& y, tptr<float> row, vlane lane) {
-    UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-        UNROLL for (int j = 0; j < V_PER; ++j) {
-#if MIX
-            st(row, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), y.v[i][j], first(lane, V_UNITS - 32 * i));
-#else
-            st(row, lane + (j * V_UNITS + 32 * i), y.v[i][j], first(lane, V_UNITS - 32 * i));
-#endif
-        }
-    if (DVP > DV) st(row, lane + DV, vfloat(0.0f), first(lane, DVP - DV));
-}
-// Tokens from .. to of V, to kv.
-inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, int from, int to) {
-#if V_DEEP > 1
-    bool coded = x.page >= 0;
-#ifdef HELD
-    coded = coded && x.slot == 0;
-#endif
-    if (coded) {
-        for (int t = from / V_DEEP * V_DEEP + sg * V_DEEP; t < to; t += SGS * V_DEEP) {      // tokens that share words
-            token y[V_DEEP];
-            UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
-                vuint w[V_LOADS];
-                int at = AT_V + (x.base % PAGE + t) / V_DEEP * (V_LOADS * DV) + 32 * i;
-                UNROLL for (int n = 0; n < V_LOADS; ++n) w[n] = ld(x.rec, lane + (at + n * DV), first(lane, DV - 32 * i));
-                UNROLL for (int j = 0; j < V_DEEP; ++j) y[j].v[i][0] = V_VALUE(x.rec, V_CODE(w, j), x.base % PAGE + t + j, j);
-            }
-            UNROLL for (int j = 0; j < V_DEEP; ++j)
-                if (t + j >= from && t + j < to) put_token(y[j], kv + (t + j - from) * DVP, lane);
-        }
-        return;
-    }
-#endif
-    for (int t = from + sg; t < to; t += SGS) {
-        token y;
-        int own = x.base % PAGE + t;
-#ifdef HELD
-        if (x.slot > 0) {
-            UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-                UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = held_v(x.held, lane, own, i, j);
-        } else
-#endif
-#if V_DEEP == 1
-        if (x.page >= 0) {
-            UNROLL for (int i = 0; i < V_COLUMNS; ++i) {
-                vuint w[V_LOADS];
-#if V_LOADS == 1
-                w[0] = ld(x.rec, lane + (AT_V + own * V_UNITS + 32 * i), first(lane, V_UNITS - 32 * i));
-#else
-                vint unit = vint(lane) + (own * V_UNITS + 32 * i), at = unit / 32 * (32 * V_LOADS) + unit % 32;
-                UNROLL for (int n = 0; n < V_LOADS; ++n)
-                    w[n] = ld(x.rec, at + (AT_V + 32 * n), first(lane, V_UNITS - 32 * i));
-#endif
-                UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = V_VALUE(x.rec, V_CODE(w, j), own, j);
-            }
-#ifdef V_FIRST
-            if (own == 0 && x.page == 0) v_first(y, head_of(x.tables, x.h), lane, 1, 1.0f);
-#endif
-        } else
-#endif
-        {
-            dptr<const KVTYPE> v = (t < x.split ? x.v : x.v2) + (t < x.split ? t : t - x.split) * (x.stride * DV);
-            int units = t < x.n ? V_UNITS : 0;
-            UNROLL for (int i = 0; i < V_COLUMNS; ++i)
-                UNROLL for (int j = 0; j < V_PER; ++j)
-                    y.v[i][j] = vfloat(ld(v, spread<32, 0, V_PER>(lane) + (32 * i * V_PER + j), first(lane, units - 32 * i)));
-#if V_STAGES
-            hadamard<V_STAGES>(y, lane);
-#endif
-        }
-        put_token(y, kv + (t - from) * DVP, lane);
-    }
-}
+#include "prefill_visit.h"
 // The scores in p[M][32] become probabilities; the outputs so far are scaled for a new maximum. Lane r of top and sum
 // is row r's.
 inline void soften(thread const visit& x, thread outputs& o, thread vfloat& top, thread vfloat& sum, tptr<float> p,
@@ -213,7 +74,10 @@ inline void soften(thread const visit& x, thread outputs& o, thread vfloat& top,
     if (simd_max(high - top) > 0.0f) {
         vfloat f = exp2(top - high);
         sum = sum * f;
-        UNROLL for (int c = 0; c < DVP / 32; ++c) scale_rows(o.t[c], f, lane);
+#ifdef V_GIVEN
+        o.stored = o.stored * f;
+#endif
+        UNROLL for (int c = 0; c < V_WIDE / 32; ++c) scale_rows(o.t[c], f, lane);
         top = high;
     }
     vfloat more = 0.0f;
@@ -223,6 +87,9 @@ inline void soften(thread const visit& x, thread outputs& o, thread vfloat& top,
         more = select(more, vfloat(simd_sum(e)), vint(lane) == r);
     }
     sum += more;
+#ifdef V_GIVEN
+    if (is_coded(x)) o.stored += more;
+#endif
     SG_BARRIER;
 }
 
@@ -257,7 +124,10 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
         KEEP(vfloat, top);
         KEEP(vfloat, sum);
         SIMDGROUPS {
-            UNROLL for (int c = 0; c < DVP / 32; ++c) fill(o[MINE].t[c], 0.0f);
+            UNROLL for (int c = 0; c < V_WIDE / 32; ++c) fill(o[MINE].t[c], 0.0f);
+#ifdef V_GIVEN
+            o[MINE].stored = 0.0f;
+#endif
             top[MINE] = LOWEST;
             sum[MINE] = 0.0f;
             int mine = row0 + sg * M;
@@ -342,8 +212,8 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
                         SG_BARRIER;
                         soften(x, o[MINE], top[MINE], sum[MINE], p, lane, row0 + sg * M, s.start, window);
 #if ONE
-                        UNROLL for (int d = 0; d < DVP / 32; ++d)
-                            mma(o[MINE].t[d], p, 32, kv + (KV_V + 32 * d), wide_n, DVP);
+                        UNROLL for (int d = 0; d < V_WIDE / 32; ++d)
+                            SEEN(x, d) mma(o[MINE].t[d], p, 32, kv + (KV_V + 32 * d), wide_n, V_WIDE);
 #endif
                     }
                 }
@@ -355,7 +225,8 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
                 TG_BARRIER;
                 SIMDGROUPS {
                     tptr<float> p = shared + (AT_P + sg * M * 32 + t);
-                    UNROLL for (int d = 0; d < DVP / 32; ++d) mma(o[MINE].t[d], p, 32, kv + 32 * d, VT, DVP);
+                    UNROLL for (int d = 0; d < V_WIDE / 32; ++d)
+                        SEEN(x, d) mma(o[MINE].t[d], p, 32, kv + 32 * d, VT, V_WIDE);
                 }
             }
 #endif
@@ -365,6 +236,10 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
             vfloat f = select(vfloat(0.0f), 1.0f / max(sum[MINE], vfloat(1e-30f)), sum[MINE] > 0.0f);
 #if V_STAGES
             numbers<DVP / 32, 1> rows_of[M];
+#endif
+#ifdef V_GIVEN
+            numbers<DVP / 32, 1> more[M];
+            given_rows(more, o[MINE], p, f, head_of(tables, h), lane);
 #endif
             UNROLL for (int c = 0; c < DVP / 32; ++c) {
                 scale_rows(o[MINE].t[c], f, lane);
@@ -383,6 +258,9 @@ KERNEL prefill(dptr<const uint> records, dptr<const int> table, dptr<const int> 
 #if V_STAGES
             UNROLL for (int r = 0; r < M; ++r) {          // the order of columns does not matter where all are rotated
                 hadamard<V_STAGES>(rows_of[r], lane);
+#ifdef V_GIVEN
+                UNROLL for (int c = 0; c < DVP / 32; ++c) rows_of[r].v[c][0] += more[r].v[c][0];
+#endif
                 UNROLL for (int c = 0; c < DVP / 32; ++c)
                     put_row(out, s, lane, row0 + sg * M + r, rows, kv_heads, h, c, rows_of[r].v[c][0]);
             }

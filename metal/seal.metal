@@ -56,7 +56,20 @@ KERNEL seal(dptr<const int> rows, dptr<const KVTYPE> k_tail, dptr<const KVTYPE> 
 #endif
         if (sg == 0) for (int i = AT_END; i < RECORD; i += 32) st(rec, lane + i, vuint(0u), first(lane, RECORD - i));
     }
-#ifdef V_LLOYD
+#ifdef V_GIVEN
+    TG_BARRIER;
+    DEVICE_BARRIER;                                       // K's codes are read
+    SIMDGROUPS {
+        tptr<float> own = shared + sg % V_SEALERS * V_SEAL_ROOM;
+        if (sg < V_SEALERS)
+            for (int t0 = sg * 32; t0 < PAGE; t0 += V_SEALERS * 32) {
+                expect_values(values, rec, lane, t0, own);
+                v_prepare(own, lane);
+                SG_BARRIER;
+                for (int t = t0; t < t0 + 32; t += V_AT_ONCE) encode_v(values, rec, lane, t, own, own + 32);
+            }
+    }
+#elif defined(V_LLOYD)
     TG_BARRIER;                                           // K's phases are done with threadgroup memory
     SIMDGROUPS { if (sg == 0) v_prepare(shared, lane); }
     TG_BARRIER;

@@ -16,8 +16,8 @@ from .home import cache_home, disk_errors
 from .pages.formats.calibrated import BLOCKS, COUNTS, Tables
 from .weights.identity import identity
 
-KIND = "mlxr calibration 4"
-COMMON = "order", "frequencies", "mean", "first", "first_value"                # of a layer, whatever the block; see Tables
+KIND = "mlxr calibration 5"
+COMMON = "order", "frequencies", "mean", "first", "first_value", "value_mean", "value_map"         # of a layer, whatever the block; see Tables
 FITTED = "forward", "inverse", "variances", "levels", "span"  # of a layer and a block size
 
 
@@ -125,7 +125,8 @@ def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     half = np.arange(dim // 2)
     fitted_ = {"order": np.stack([half, half + dim // 2], axis=1).reshape(-1), "frequencies": 10000.0 ** (-2 * half / dim),
                "mean": rng.standard_normal((kv_heads, dim)), "first": rng.standard_normal((kv_heads, dim)),
-               "first_value": rng.standard_normal((kv_heads, v_dim)),
+               **{n: rng.standard_normal((kv_heads, v_dim)) for n in ("first_value", "value_mean")},
+               "value_map": rng.standard_normal((kv_heads, v_dim, dim)) * (0.5 / dim**0.5),
                "forward": turn.swapaxes(-1, -2) / scale[:, None], "inverse": turn * scale,
                "variances": np.tile(scale**2, (kv_heads, dim // block)) * (1 - 1e-3 * np.arange(dim)),
                "levels": np.tile(np.concatenate([np.linspace(-1, 1, n) * (1 + 0.3 * b) for b, n in enumerate(COUNTS, 1)]),
@@ -137,7 +138,7 @@ def layer(arrays, i, block, spec, file):
     """{name: array} of layer i for a block size, as Tables takes them."""
     names = {n: f"layers.{i}.{n}" for n in COMMON} | {n: f"layers.{i}.{block}.{n}" for n in FITTED}
     missing = next((n for n in names.values() if n not in arrays), None)
-    if missing or any(arrays[names[n]].shape != (spec.kv_heads, d) for n, d in (("mean", spec.dk), ("first_value", spec.dv))):
+    if missing or any(arrays[names[n]].shape != (spec.kv_heads, d) for n, d in (("mean", spec.dk), ("value_mean", spec.dv))):
         raise ConfigError(f"{file} does not fit this model's layer {i}" + (f": it has no {missing}" if missing else ""))
     return {n: arrays[full] for n, full in names.items()}
 

@@ -285,6 +285,7 @@ template <int M> LI void scale_rows(tile<M>& t, vfloat f, vlane) {
 #define GRID int3 tg, vlane lane, int, tptr<float> shared
 #define SIMDGROUPS for (int sg = 0; sg < SGS; ++sg)       // a phase: every SIMD-group of the threadgroup, in turn
 #define TG_BARRIER ((void)0)                              // only between phases, so nothing is left to wait for
+#define DEVICE_BARRIER ((void)0)                          // the same for what the threadgroup wrote to device memory
 #define SG_BARRIER ((void)0)
 #define KERNEL static LI void
 #define HOST 1

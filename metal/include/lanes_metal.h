@@ -152,5 +152,6 @@ template <int M> inline void scale_rows(thread tile<M>& t, float f, int lane) { 
 #define GRID int3 tg, vlane lane, int simdgroup_index, tptr<float> shared
 #define SIMDGROUPS for (int sg = simdgroup_index, once_ = 1; once_; once_ = 0)
 #define TG_BARRIER threadgroup_barrier(mem_flags::mem_threadgroup)
+#define DEVICE_BARRIER threadgroup_barrier(mem_flags::mem_device)
 #define SG_BARRIER simdgroup_barrier(mem_flags::mem_threadgroup)
 #define KERNEL inline void

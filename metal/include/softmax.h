@@ -4,6 +4,9 @@ struct state {                                            // of the softmax so f
 #ifdef V_OFFSET
     vfloat offset[ROWS];
 #endif
+#ifdef V_GIVEN
+    vfloat given[ROWS][K_LINES], stored[ROWS];            // sums of stored tokens: of K's coefficients, one a lane; of probabilities
+#endif
     float m[ROWS];
 };
 struct scores { vfloat s[ROWS][BLOCKS]; };
@@ -26,6 +29,10 @@ inline void soften(thread state& a, thread scores& x, tptr<float> ps, vlane lane
             a.l[r] = a.l[r] * f;
 #ifdef V_OFFSET
             a.offset[r] = a.offset[r] * f;
+#endif
+#ifdef V_GIVEN
+            a.stored[r] = a.stored[r] * f;
+            UNROLL for (int c = 0; c < K_LINES; ++c) a.given[r][c] = a.given[r][c] * f;
 #endif
             UNROLL for (int i = 0; i < LINES; ++i)
                 UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = a.acc[r][i][j] * f;

@@ -16,9 +16,9 @@ ROWS = {"host": 24, "metal": 8}  # query rows of a SIMD-group
 SIMDGROUPS = 4                   # of a threadgroup, on a GPU
 
 
-def _parts(dk, dv, room, per):
-    """(ONE, KC, VT, floats): how K and V of 32 tokens lie in `room` floats, see metal/prefill.metal. per: of K's groups."""
-    wide = -(-dv // 32) * 32
+def _parts(dk, wide, room, per):
+    """(ONE, KC, VT, floats): how K and V of 32 tokens lie in `room` floats, see metal/prefill.metal. wide: floats of a
+    row of V; per: of K's groups."""
     if dk * 32 + 32 * wide <= room:
         return 1, dk, 32, dk * 32 + 32 * wide
     step = max(8, per)
@@ -35,7 +35,7 @@ def kernel(shape: PagedShape, on=None, checked=False, rows=None, sgs=None, packe
     sgs = sgs or (1 if on == "host" else SIMDGROUPS)
     copies = 2 if shape.format.k.rotated else 1                      # of q: as it is, and rotated
     fixed = sgs * rows * 32 + (0 if packed else sgs * rows * shape.dk * copies)
-    one, channels, tokens, floats = _parts(shape.dk, shape.dv,
+    one, channels, tokens, floats = _parts(shape.dk, 32 * (-(-shape.dv // 32) - (-shape.dk // 32 if shape.format.given else 0)),
                                            room or (1 << 20 if on == "host" else SHARED_FLOATS - fixed),
                                            shape.format.k.per)
     defines = shape.defines | {"G": shape.group, "M": rows, "SGS": sgs, "Q_PACKED": int(packed), "ONE": one,

@@ -56,7 +56,7 @@ def kernel(shape: PagedShape, on=None, checked=False, flags=()):
     return Kernel("seal", headers=(fmt.headers[0], "formats/source.h", *fmt.headers[1:]), inputs=inputs, outputs=[("out", "uint")],
                   ints=["kv_heads", "tails"],
                   defines=defines | {"SGS": sgs, "SEALING": 1}, on=on, checked=checked, flags=flags,
-                  shared=max(fmt.k.seal_floats(shape.page, shape.dk, sgs), fmt.v.seal_floats(shape.page, shape.dv, sgs)))
+                  shared=fmt.seal_floats(shape.page, shape.dk, shape.dv, sgs))
 
 
 def _ready(page_format, page_size, kv_heads, dk, dv, dtype, on):

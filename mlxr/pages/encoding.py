@@ -41,7 +41,7 @@ class Encoding:
     header: ClassVar[str | None] = None # of metal/include: how kernels read and write it
     shared: ClassVar[tuple] = ()        # headers that several formats share: they come after every format's own
     before_rope: ClassVar[bool] = False # K: stored before RoPE, so that encode and decode take `at` (see PageFormat)
-    less_first: ClassVar[bool] = False  # V: where K is calibrated, sequences' first tokens are stored less what these have
+    given_k: ClassVar[bool] = False     # V: where K is calibrated, stored less what K says of it (PageFormat.given)
     own_query: ClassVar[bool] = False   # K: q is brought into units of each page's codes, which takes a second copy of it
 
     @property

@@ -23,21 +23,22 @@ class PageFormat:
         return hash((self.k, self.v))
 
     @property
-    def less_first(self):
-        """Whether a sequence's first token of V is stored less what first tokens have: attention sinks, attended to most."""
-        return self.v.less_first and self.k.before_rope
+    def given(self):
+        """Whether V is stored less what K, as it is stored, says of it (Calibrated.values)."""
+        return self.v.given_k and self.k.before_rope
 
     @property
     def headers(self):
         """Files of metal/include, for the kernels."""
         own = [e.header for e in (self.k, self.v) if e.header]
-        return tuple(dict.fromkeys(["pages.h", *own, *self.k.shared, *self.v.shared]))
+        pair = ["formats/given.h"] if self.given else []
+        return tuple(dict.fromkeys(["pages.h", *own, *self.k.shared, *pair, *self.v.shared]))
 
     def defines(self, page, dk, dv):
         """Macros for the kernels: sizes, where the parts of a record lie, and what each encoding says."""
-        k, v = self.k.words(page, dk), self.v.words(page, dv)
+        k, v, pair = self.k.words(page, dk), self.v.words(page, dv), {"V_GIVEN": 1} if self.given else {}
         return {"DK": dk, "DV": dv, "PAGE": page, "RECORD": self.words(page, dk, dv), "AT_V": k, "AT_END": k + v,
-                "K_PAGE": int(self.k.own_query), **self.k.defines(dk), **self.v.defines(dv)}
+                "K_PAGE": int(self.k.own_query), **self.k.defines(dk), **self.v.defines(dv), **pair}
 
     def words(self, page, dk, dv):
         """32-bit words of one record, rounded up to RECORD_BYTES."""
@@ -48,21 +49,36 @@ class PageFormat:
         """Of a record: codes, scales and what it is rounded up by."""
         return self.words(page, dk, dv) * 32 / (page * (dk + dv))
 
+    def read_floats(self, page, dk, on):
+        """Floats of threadgroup memory that decoding K of a page takes in attend, on a backend."""
+        return self.k.given_floats(page, dk, on) if self.given else self.k.read_floats(dk, on)
+
+    def seal_floats(self, page, dk, dv, simdgroups):
+        """Floats of threadgroup memory that encoding takes in the kernel. With a V that is given K as in metal/include/formats/given.h."""
+        of_k, of_v = self.k.seal_floats(page, dk, simdgroups), self.v.seal_floats(page, dv, simdgroups)
+        if self.given:
+            room = max(32 * dk, 32 + 2048) + 32 * dv
+            of_v = min(simdgroups, 8192 // room) * room
+        return max(of_k, of_v)
+
     def unfit(self, page, dk, dv):
         """Why it cannot store such pages, or None."""
         for part, d in ((self.k, dk), (self.v, dv)):
             why = part.unfit(page, d)
             if why:
                 return f"{part.kind} in {part.label} cannot have {why}"
+        if self.given and dv > 128:
+            return f"V in {self.v.label} beside a calibrated K cannot have heads of {dv} elements: it takes 128 at most"
         return None
 
     def encode(self, k, v, at=None):
         """Records uint32 [..., words] of k [..., page, dk] and v [..., page, dv] (any floating dtype). at: see decode."""
         (page, dk), dv = k.shape[-2:], v.shape[-1]
         k, v = k.astype(mx.float32), v.astype(mx.float32)
-        if self.less_first:
-            v = v - self.k.need().first_values(at, page)
-        parts = [self.k.encode(k, **_at(self.k, at)), self.v.encode(v)]
+        of_k = self.k.encode(k, **_at(self.k, at))
+        if self.given:
+            v = v - self.k.values(of_k, page, at)
+        parts = [of_k, self.v.encode(v)]
         spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
         return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)
 
@@ -75,8 +91,8 @@ class PageFormat:
         k = self.k.words(page, dk)
         v = records[..., k:k + self.v.words(page, dv)]
         v = self.v.decode(v, page, dv)
-        if self.less_first:
-            v = v + self.k.need().first_values(at, page)
+        if self.given:
+            v = v + self.k.values(records[..., :k], page, at)
         return self.k.decode(records[..., :k], page, dk, **_at(self.k, at)), v
 
 

@@ -46,12 +46,14 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_o
         if progress:
             progress.begin(f"fitting layer {i}")
         mean, first, covariance, queries, sample = one.finish()
-        if not all(np.isfinite(a).all() for a in (mean, first, covariance, queries)):
-            raise WeightsError(f"K or the queries of layer {i} are no numbers (NaN or infinite) on this text: the weights are damaged, "
+        if not all(np.isfinite(a).all() for a in (mean, first, covariance, queries, one.both)):
+            raise WeightsError(f"K, V or the queries of layer {i} are no numbers (NaN or infinite) on this text: the weights are damaged, "
                                "or the dtype is too narrow; nothing can be fitted")
         metric = met(queries, one.frequencies, one.pairs, min(LONGEST, engine.context), rng)
         fitted = fit_layer(mean, first, covariance, metric, sample, one.frequencies, one.pairs, blocks_of(specs[i].dk))
-        fitted["first_value"] = one.values().astype(np.float32)
+        value_mean, value_map = one.given()
+        fitted |= {"first_value": one.values().astype(np.float32), "value_mean": value_mean.astype(np.float32),
+                   "value_map": value_map[:, :, fitted["order"]].astype(np.float32)}
         arrays |= {f"layers.{i}.{n}": a for n, a in fitted.items()}
         if progress:
             progress.step()

@@ -12,7 +12,7 @@ from .metrics import Reference, figures
 from .teacher import Feed
 
 FORMAT = "q3"
-STEPS = 7                  # that are measured
+STEPS = 8                  # that are measured
 # Steps of the best quantizer of a unit normal with so many evenly spaced levels (Max, 1960).
 EVEN = {4: 0.9957, 8: 0.5860, 16: 0.3352, 32: 0.1881}
 SPAN = 8.0                 # of a leading coefficient of unit variance, where none was fitted
@@ -35,7 +35,7 @@ def variants(arrays):
     for layer in layers:
         blocks = {n.split(".")[2] for n in arrays if n.startswith(f"layers.{layer}.") and n.endswith(".forward")}
         mean = arrays[f"layers.{layer}.mean"]
-        for name in ("first", "first_value"):
+        for name in ("first", "first_value", "value_mean", "value_map"):
             for out in (plain, centred, turned):
                 out[f"layers.{layer}.{name}"] = np.zeros_like(arrays[f"layers.{layer}.{name}"])
         plain[f"layers.{layer}.mean"] = np.zeros_like(mean)
@@ -50,8 +50,10 @@ def variants(arrays):
     for name in arrays:
         if name.endswith(".levels"):
             firsts[name] = arrays[name]
+    given = firsts | {n: a for n, a in arrays.items() if n.endswith((".value_mean", ".value_map"))}
     return [("even levels of K's channels", plain), ("+ K's mean", centred), ("+ query-weighted transform", turned),
-            ("+ fitted levels", firsts), ("+ what first tokens have (outliers)", arrays)]
+            ("+ fitted levels", firsts), ("+ V given K", given),
+            ("+ what first tokens have (outliers)", arrays)]
 
 
 def _by_channel(arrays, at, left):

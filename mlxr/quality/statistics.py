@@ -7,6 +7,7 @@ from ..models.fusion import Rotation
 from .teacher import Feed
 
 DISTANCES = 96       # sampled between a query and the keys it meets, of each kind
+RIDGE = 1e-3         # of the mean variance of K, added in a fit of V to it
 KEPT = 2048          # tokens of each layer whose K is kept, for codebooks
 
 
@@ -23,6 +24,7 @@ class HeadStatistics:
         self.mean, self.square, self.query = np.zeros((heads, dim)), np.zeros((heads, dim, dim)), np.zeros((heads, dim, dim))
         self.first, self.sequences, self.sample = np.zeros((heads, dim)), 0, []
         self.first_value, self.value_square = np.zeros((heads, v_dim)), np.zeros(heads)
+        self.value, self.both = np.zeros((heads, v_dim)), np.zeros((heads, dim, v_dim))
 
     def add(self, q, k, v, positions):
         """q [T, heads, D], k [T, H, D], v [T, H, DV] as attention sees them, at these positions."""
@@ -31,7 +33,8 @@ class HeadStatistics:
         grouped = q.reshape(t, heads, -1, dim).transpose(1, 0, 2, 3).reshape(heads, -1, dim)
         at_start = np.asarray(positions) == 0
         self.first += k[at_start].sum(axis=0)
-        values = np.array(v.astype(mx.float32))[at_start]
+        v = np.array(v.astype(mx.float32))
+        values = v[at_start]
         self.first_value += values.sum(axis=0)
         self.value_square += (values * values).sum(axis=(0, 2))
         self.sequences += int(at_start.sum())
@@ -42,7 +45,18 @@ class HeadStatistics:
         self.mean += k.sum(axis=0, dtype=np.float64)
         self.square += keys.swapaxes(1, 2) @ keys
         self.query += grouped.swapaxes(1, 2) @ grouped
+        v = v[~at_start]
+        self.value += v.sum(axis=0, dtype=np.float64)
+        self.both += keys.swapaxes(1, 2) @ v.transpose(1, 0, 2)
         self.sample.append(k)
+
+    def given(self):
+        """(mean [H, DV], map [H, DV, D]) of V: the linear map of K less its mean that has the fewest squares left (ridge
+        regression; Hoerl and Kennard, 1970)."""
+        mean, value = self.mean / self.count, self.value / self.count
+        covariance = self.square / self.count - mean[:, :, None] * mean[:, None]
+        ridge = RIDGE * np.trace(covariance, axis1=1, axis2=2)[:, None, None] / mean.shape[1] * np.eye(mean.shape[1])
+        return value, np.linalg.solve(covariance + ridge, self.both / self.count - mean[:, :, None] * value[:, None]).swapaxes(1, 2)
 
     def values(self):
         """[H, DV]: what the V of a sequence's first token is, as far as it is alike in all sequences: their mean, shrunk by

@@ -164,7 +164,7 @@ def test_prefill_visits(window):
     pytest.param("q8", mx.bfloat16, dict(dk=80, dv=80), 3, marks=pytest.mark.slow),
     ("q4", mx.float32, {}, 10), *(pytest.param(*c, marks=pytest.mark.slow) for c in (
         ("q6", mx.float32, {}, 10), ("mixed", mx.float32, {}, 10), ("mixed:ratio=0.5,low=2", mx.float16, dict(dk=128, dv=64), 3),
-        ("a4", mx.float32, {}, 0), ("q4", mx.bfloat16, dict(dk=80, dv=96), 5), ("k8v4", mx.float32, dict(dk=256, dv=256), 5), ("k:q3,v:q8", mx.float32, {}, 10), ("k:q8,v:q3", mx.float32, {}, 10),
+        ("a4", mx.float32, {}, 0), ("q4", mx.bfloat16, dict(dk=80, dv=96), 5), ("k8v4", mx.float32, dict(dk=256, dv=256), 5), ("q3", mx.float32, {}, 10), ("k:q3,v:q8", mx.float32, {}, 10), ("k:q8,v:q3", mx.float32, {}, 10),
         ("k:q2:block=16,v:q2", mx.float16, dict(dk=128, dv=64), 3)))])
 def test_seal(kv, dtype, layer, filled):
     """Pages from a tail and new tokens; every word of a record is written once."""

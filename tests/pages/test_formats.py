@@ -53,6 +53,8 @@ def test_round_trip_and_size(name, page, dk, dv):
     f, at = format_of(name, page, dk, 3, dv), mx.array([0, 5])
     if f.k.before_rope:
         k = k + f.k.tables.turned(f.k.tables.means(at), at)[..., f.k.tables.back]      # K as the tables take it to be
+    if f.given:
+        v = v + f.k.values(f.k.encode(k, at), page, at)                                # and V as that says
     records = f.encode(k, v, at)
     assert records.dtype == mx.uint32 and records.shape == (2, 3, f.words(page, dk, dv))
     assert f.words(page, dk, dv) * 4 % RECORD_BYTES == 0
@@ -69,6 +71,19 @@ def test_what_is_decoded_is_stored_as_it_is(name):
     twice = f.decode(f.encode(*once, at), 64, 64, 64, at)
     for a, b in zip(once, twice):
         assert error(a, b) <= {"q4": 0.03, "k8v4": 0.03, "mixed": 0.03, "q3": 0.15, "q2": 0.2}.get(name, 2e-3)
+
+
+@pytest.mark.parametrize("name, gains", [("q3", True), ("q2", True), ("k:q3,v:q4", False), ("k:q8,v:q3", False)])
+def test_what_k_says_of_v_is_not_stored(name, gains):
+    """Of a V that is a linear map of K, with less than half the error; only where K is calibrated and V made for it."""
+    f, at = format_of(name, kv_heads=2), mx.array([0, 3])
+    k, v = normal(2, 2, 64, 64), normal(2, 2, 64, 64, seed=1)
+    given, like = f.given, page_format("q3:bits=4")
+    tables = made_up(like, 2, 64, 64, 64, 8).k
+    known = tables.values(tables.encode(k, at), 64, at)
+    assert given == gains
+    errors = [error(x, f.decode(f.encode(k, x, at), 64, 64, 64, at)[1]) for x in (known + 0.1 * v, v)]
+    assert errors[0] < 0.6 * errors[1] if gains else errors[0] > 0.8 * errors[1]
 
 
 @pytest.mark.parametrize("name, numpy_type", [("f16", np.float16), ("f32", np.float32)])

@@ -101,14 +101,27 @@ def test_first_tokens_values_are_kept_as_far_as_they_are_alike():
     assert np.linalg.norm(one.values()[1]) < 0.7 * np.linalg.norm(one.first_value[1] / 8)
 
 
+def test_the_map_of_k_to_v_is_found():
+    rng = np.random.default_rng(0)
+    one = statistics.HeadStatistics(2, 16, 32, np.zeros(8), np.arange(16).reshape(8, 2))
+    truth, mean = rng.standard_normal((2, 32, 16)), rng.standard_normal((2, 32))
+    for _ in range(4):
+        k = rng.standard_normal((500, 2, 16)) + 1
+        v = np.einsum("hvd,thd->thv", truth, k - 1) + mean + 0.1 * rng.standard_normal((500, 2, 32))
+        one.add(mx.zeros((500, 2, 16)), *(mx.array(x.astype(np.float32)) for x in (k, v)), np.arange(1, 501))
+    found_mean, found = one.given()
+    assert relative(found, truth) < 0.01
+    assert relative(found_mean, mean + np.einsum("hvd,hd->hv", truth, one.mean / one.count - 1)) < 0.01
+
+
 @pytest.mark.parametrize("kv", ["q3", "q2"])
 def test_a_first_token_like_others_is_nearly_exact(calibrated, kv):
     """In a sequence's first page alone, and in its first place."""
     layer = engine(kv=kv, calibration=str(calibrated[0])).pool.layers[0]
+    k, v, at = mx.random.normal((2, 1, 32, 64)), mx.random.normal((2, 1, 32, 64)), mx.array([0, 4])
+    known = layer.format.k.values(layer.format.k.encode(k, at), 32, at)
     value = layer.format.k.need().first_value
-    k, v = mx.random.normal((2, 1, 32, 64)), mx.random.normal((2, 1, 32, 64))
-    v[:, :, 0] = value + 0.01 * mx.random.normal(value.shape)
-    at = mx.array([0, 4])
+    v[:, :, 0] = known[:1, :, 0] + 0.01 * mx.random.normal(value.shape)
     _, stored = layer.format.decode(layer.format.encode(k, v, at), 32, 64, 64, at)
     errors = np.array(mx.linalg.norm(stored - v, axis=-1)[:, 0])
     assert errors[0, 0] < 0.1 and errors[0, 1:].min() > 0.5
@@ -123,7 +136,8 @@ def test_more_bits_are_no_worse_where_k_has_few_directions():
     half = np.arange(16)
     fitted = fitting.fit_layer(np.zeros((1, 32)), np.zeros((1, 32)), np.cov(keys[0].T)[None], np.eye(32)[None],
                                keys[0][:, None], np.zeros(16), np.stack([half, half + 16], 1), [32])
-    fitted = {n.removeprefix("32."): a for n, a in fitted.items()} | {"first_value": np.zeros((1, 32))}
+    fitted = {n.removeprefix("32."): a for n, a in fitted.items()} | {
+        "first_value": np.zeros((1, 32)), "value_mean": np.zeros((1, 32)), "value_map": np.zeros((1, 32, 32))}
     x, errors = mx.array(keys[1].astype(np.float32))[None, None], []
     for bits in (1, 2, 3, 4):
         k = Calibrated(bits=bits, tables=Tables(fitted, bits, 64, 2))
@@ -194,10 +208,10 @@ def test_gains_are_measured_on_passages_between(tmp_path):
         patch.setenv("MLXR_BACKEND", "reference")
         report = calibrate_engine(engine(), text, windows=3, context=64, out=tmp_path / "c", gains_on=2)
     rows = report["gains"]
-    assert [r["format"] for r in rows] == ["q3"] * 5 + ["q3,skip=0,-1", "q3,sink=1"] and report["gains_windows"] == 2
+    assert [r["format"] for r in rows] == ["q3"] * 6 + ["q3,skip=0,-1", "q3,sink=1"] and report["gains_windows"] == 2
     assert all(r["kl"] > 0 and r["kl_se"] is not None for r in rows)
-    assert rows[4]["kl"] < rows[0]["kl"] + rows[0]["kl_se"]                  # of random weights: K has hardly any structure
-    assert rows[5]["kl"] < rows[4]["kl"] and rows[5]["bits"] > rows[4]["bits"]
+    assert rows[5]["kl"] < rows[0]["kl"] + rows[0]["kl_se"]                  # of random weights: K has hardly any structure
+    assert rows[6]["kl"] < rows[5]["kl"] and rows[6]["bits"] > rows[5]["bits"]
     seen = gains.between([[0]] * 3, 30, [], list(range(300)))
     assert [w[0] for w in seen] == [(0 + 135) // 2, (135 + 270) // 2] and not gains.between([[0]] * 9, 60, [], list(range(300)))
 

@@ -93,5 +93,5 @@ def test_k_that_is_no_number_is_told(validation, tmp_path, monkeypatch):
     monkeypatch.setenv("MLXR_BACKEND", "reference")
     with pytest.raises(WeightsError, match="gives logits that are no numbers .* nothing can be compared"):
         validation(broken_engine(), windows=2, streams=(), modes=("in-forward",), checks=False, recall=False).run()
-    with pytest.raises(WeightsError, match="K or the queries of layer 1 are no numbers"):
+    with pytest.raises(WeightsError, match="K, V or the queries of layer 1 are no numbers"):
         calibrate_engine(broken_engine(), passages_text(), windows=2, context=64, out=tmp_path / "c")

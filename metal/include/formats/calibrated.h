@@ -16,7 +16,9 @@
 #define H_LEVELS (H_WEIGHT + DK)                          // [6][32]: by bits
 #define H_STEP (H_LEVELS + 192)                          // between the wide levels; then coefficients of a block that have bits
 #define H_VALUE (H_STEP + 16)                            // of V: what a sequence's first token has; the same rotated
-#define H_SIZE (H_VALUE + 2 * DV)
+#define H_MEAN_V (H_VALUE + 2 * DV)                       // of V, by place (Tables): what its header makes of groups
+#define H_MAP (H_MEAN_V + DV)                             // [DV][DK]: coefficients to V, by place; then transposed
+#define H_SIZE (H_MAP + 2 * DV * DK)
 #define K_WIDE 8
 #define K_TRELLIS 4                                       // bits of a coefficient on a trellis (trellis.h), at most
 #define K_ROWS 16                                         // of a product of matrices

@@ -37,8 +37,10 @@ inline vfloat v_scale(vfloat factors) { return factors; }
 
 #ifdef SEALING
 #define V_AT_ONCE (32 / V_UNITS / 4 * 4 < PAGE ? 32 / V_UNITS / 4 * 4 : PAGE)        // tokens: whole words of gains
+#ifndef V_GIVEN
 #define V_SEALERS (SGS < 2 ? SGS : 2)
 #define V_SEAL_ROOM 2048                                  // floats of threadgroup memory of each, before 32 that they share
+#endif
 // Of each lane's token, the sum over its groups.
 inline vfloat v_total(vfloat x, vlane lane) {
     vint from = vint(lane) / V_UNITS * V_UNITS;
@@ -58,7 +60,7 @@ inline void v_prepare(tptr<float> shared, vlane lane) {
     vfloat levels = pick16(V_LEVELS, vuint(vint(lane)));
     st(shared, lane, levels, first(lane, 32));
 }
-// Tokens t to t + V_AT_ONCE - 1, a group a lane, token after token.
+// Tokens t to t + V_AT_ONCE - 1, a group a lane, token after token. Where K is given, V_EXPECTED floats from `levels` on is what to take out.
 inline void encode_v(thread const source& s, dptr<uint> rec, vlane lane, int t, tptr<float> levels, tptr<float> room) {
     const int lanes = V_AT_ONCE * V_UNITS;
     vint unit = vint(lane) % V_UNITS, row = ld(s.rows, vint(lane) / V_UNITS + t, first(lane, lanes));
@@ -66,6 +68,12 @@ inline void encode_v(thread const source& s, dptr<uint> rec, vlane lane, int t, 
     UNROLL for (int j = 0; j < 32; ++j) x.v[0][j] = take_number(s, lane, row, unit * 32 + j, lanes);
 #ifdef V_FIRST
     if (t == 0 && s.number == 0) v_first(x, head_of(s.tables, s.head), lane, 0, -1.0f);
+#endif
+#ifdef V_GIVEN
+    UNROLL for (int j = 0; j < 32; ++j) {
+        vint at = V_PLACE(unit, j) * 32 + vint(lane) / V_UNITS + t % 32;
+        x.v[0][j] -= ld(levels, at + V_EXPECTED, first(lane, lanes));
+    }
 #endif
     hadamard<V_STAGES>(x, lane);
     vfloat square = 0.0f, product = 0.0f;

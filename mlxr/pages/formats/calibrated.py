@@ -4,6 +4,9 @@ Per KV head: the mean is taken out, and blocks of channels go through a Karhunen
 second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
 codes are a trellis's (pages/trellis.py), but for those of 5 bits, which stand for Lloyd-Max levels. A token has a gain of one
 byte. The leading coefficient has levels of its own, far apart.
+
+What a token's K says of its V costs nothing to store: a V that goes with it (PageFormat.given) is stored less a linear map of
+the coefficients as they are read, and less its mean.
 """
 
 import hashlib
@@ -44,6 +47,12 @@ def allocate(variances, total):
     return bits
 
 
+def value_places(dim):
+    """int [DV]: the channels of V in the order in which kernels have them: of all groups the first, then the second, and so on;
+    as they are where they are rotated in blocks."""
+    return np.arange(dim) if dim & (dim - 1) else np.arange(dim).reshape(-1, min(32, dim)).T.reshape(-1)
+
+
 def books(levels):
     """{bits: float32 [H, count]} of levels [H, LEVELS]: those of 1 to MOST bits, one after the other; twice as many on a trellis."""
     ends = np.cumsum([0, *COUNTS])
@@ -55,8 +64,9 @@ class Tables:
 
     fitted: arrays of a calibration (NumPy), for this block size: order int [D], the channels place by place, a pair that is
     rotated together side by side; frequencies [D / 2]; mean [H, D], first [H, D] (what a
-    sequence's first token has more), first_value [H, DV] (what its V is), forward and inverse [H, D / block, block, block],
-    variances [H, D], levels [H, LEVELS], span [H]. All but order, frequencies and first_value by place.
+    sequence's first token has more), first_value [H, DV] (what its V is), value_mean [H, DV], value_map [H, DV, D] (of K less its
+    mean, to V less its own), forward and inverse [H, D / block, block, block],
+    variances [H, D], levels [H, LEVELS], span [H]. Channels of K by place, but for order and frequencies.
     """
 
     def __init__(self, fitted, bits, page, pages):
@@ -73,7 +83,10 @@ class Tables:
         self.back = mx.array(np.argsort(fitted["order"]).astype(np.int32))
         self.mean, self.first, self.forward, self.inverse = (
             mx.array(fitted[n].astype(np.float32)) for n in ("mean", "first", "forward", "inverse"))
-        self.first_value = mx.array(fitted["first_value"].astype(np.float32))
+        self.value_mean = mx.array(fitted["value_mean"].astype(np.float32))
+        self.first_value = mx.array(fitted["first_value"].astype(np.float32)) - self.value_mean          # what it has more
+        parts = fitted["value_map"].reshape(heads, -1, dim // block, block).swapaxes(1, 2)
+        self.value_map = mx.array((parts @ fitted["inverse"]).swapaxes(1, 2).reshape(heads, -1, dim).astype(np.float32))     # of coefficients
         wide = allocated == WIDE
         weights = np.where(wide | (allocated == 0), 0, fitted["variances"])
         self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
@@ -126,8 +139,12 @@ class Tables:
             for n, bits in enumerate(self.bits[h].reshape(-1, self.block)):
                 used[1 + n] = -(-(int(np.nonzero(bits)[0].max(initial=-1)) + 1) // 8) * 8    # a product takes eight at once
             yield used
-            yield f["first_value"][h]
+            yield np.array(self.first_value[h])
             yield np.array(rotate(self.first_value[h]))
+            place = value_places(self.value_mean.shape[1])
+            yield np.array(self.value_mean[h])[place]
+            yield np.array(self.value_map[h])[place]
+            yield np.array(self.value_map[h])[place].T
         yield np.array(self.turns)                                                           # [pages, 2, D / 2]
 
     def turned(self, x, at, back=False):
@@ -145,10 +162,11 @@ class Tables:
         start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
         return self.mean[:, None] + mx.where(start, self.first[:, None], 0.0)
 
-    def first_values(self, at, page):
-        """[..., H, page, DV]: what is taken out of V, of such pages: a sequence's first token alone has something."""
-        start = (at[..., None, None, None] == 0) & (mx.arange(page)[:, None] == 0)
-        return mx.where(start, self.first_value[:, None], 0.0)
+    def values(self, coefficients, at):
+        """[..., H, page, DV]: what is taken out of V, of such pages, where K has these coefficients [..., H, page, D]."""
+        start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
+        more = self.value_mean[:, None] + mx.where(start, self.first_value[:, None], 0.0)
+        return coefficients @ self.value_map.swapaxes(-1, -2) + more
 
     def coefficients(self, x, matrices):
         """Each block of x [..., H, page, D] times its matrix [H, D / block, block, block]."""
@@ -227,12 +245,20 @@ class Calibrated(Encoding):
     def table_bytes(self, heads, d, dv, page, pages):
         """Of the arrays that Tables makes, in the order of its lines."""
         block, planes, turns = self.block_of(d), self.planes(d), (pages + 1) * d
-        constants = d + page * d + heads * (2 * d * block + 5 * d + 6 * 32 + 16 + 2 * dv) + turns
-        own = heads * (6 * d + 2 * d * block + dv + 1 + d * (1 << MOST) + planes + planes * d)
+        constants = d + page * d + heads * (2 * d * block + 5 * d + 6 * 32 + 16 + 3 * dv + 2 * d * dv) + turns
+        own = heads * (6 * d + 2 * d * block + 2 * dv + d * dv + 1 + d * (1 << MOST) + planes + planes * d)
         return 4 * (turns + page * d + 2 * d + own + constants) + 2 * heads * d
 
     def read_floats(self, d, on):
-        return 32 * (self.block_of(d) + ROWS) + (-(-self.planes(d) // 32) * 32 if on == "metal" else 0)
+        return 32 * (self.block_of(d) + ROWS) + self._staged(d, on)
+
+    def given_floats(self, page, d, on):
+        """As read_floats, of attend beside a V that is given K: a CPU keeps a page's coefficients, a GPU its words."""
+        blocks = page // 32
+        return 32 * ((blocks * d if on == "host" else self.block_of(d)) + ROWS) + blocks * self._staged(d, on)
+
+    def _staged(self, d, on):
+        return -(-self.planes(d) // 32) * 32 if on == "metal" else 0
 
     def seal_floats(self, page, d, simdgroups):
         room = 32 * (self.block_of(d) + d)
@@ -263,6 +289,16 @@ class Calibrated(Encoding):
 
     def decode(self, words, page, d, at=None):
         t = self.need()
+        x = t.turned(t.coefficients(self.coefficients(words, page), t.inverse) + t.means(at), at)
+        return x[..., t.back]
+
+    def values(self, words, page, at):
+        """[..., H, page, DV]: what a V that is given K is stored less, of pages whose K is stored in these words."""
+        return self.need().values(self.coefficients(words, page), at)
+
+    def coefficients(self, words, page):
+        """float32 [..., H, page, D] of words [..., H, words], as attention reads them."""
+        t = self.need()
         planes, gains = mx.split(words, [page // 32 * t.planes], axis=-1)
         planes = planes.reshape(*planes.shape[:-1], page // 32, 1, -1)
         bits = (planes >> mx.arange(32, dtype=mx.uint32)[:, None]) & 1                    # [..., H, page / 32, 32, planes]
@@ -273,9 +309,7 @@ class Calibrated(Encoding):
             2.0, (byte.astype(mx.float32) - 128) / STEPS)
         gain = mx.where(byte == 255, mx.nan, mx.where(byte == 0, 0.0, gain))[..., None]
         level = t.look_up(codes)
-        c = mx.where(t.wide[:, None], level + 0 * gain, level * gain)
-        x = t.turned(t.coefficients(c, t.inverse) + t.means(at), at)
-        return x[..., t.back]
+        return mx.where(t.wide[:, None], level + 0 * gain, level * gain)
 
     def need(self):
         """The tables. Raises ConfigError where there are none."""

@@ -3,8 +3,8 @@
 As in q4, a head's Hadamard rotation makes its numbers close to normal ones, and the scale leaves the product of a vector with
 its own code as it was. Levels are the means of what they stand for, on normal numbers, with paths of 32 (pages/trellis.py).
 
-A sequence's first token is attended to most, and its V is nearly the same in all sequences: beside a calibrated K, pages
-keep only what it has beyond that (PageFormat.less_first).
+Beside a calibrated K, pages keep only what V has beyond what K says of it (PageFormat.given). A sequence's first token is
+attended to most, and its V is nearly the same in all sequences: that is part of what is known of it.
 """
 
 from typing import ClassVar
@@ -31,7 +31,7 @@ class Lloyd(Encoding):
     shared: ClassVar[tuple] = ("formats/trellis.h", "formats/lloyd.h")
     per: ClassVar[int] = 32
     width: ClassVar[int] = 3
-    less_first: ClassVar[bool] = True
+    given_k: ClassVar[bool] = True
 
     def defines(self, d):
         return super().defines(d) | {"V_LLOYD": self.width}
