@@ -82,31 +82,32 @@ inline void products(thread sums& s, weights w, tptr<float> tile, int stride, vl
     CHUNK q = LOAD(w, lane, n);
     UNROLL for (int b = 0; b < B; ++b) add_dot(s.v[b], q, staged(tile + b * stride, lane), lane);
 }
-#ifndef LONG
-#define LONG 28                                           // steps: x of longer rows does not stay in a CPU's first cache
-#define PART 16                                           // steps that do
+#ifndef SIDE
+#define SIDE 4                                            // rows that are read side by side
 #endif
-// The same for rows of `steps` whole steps: all rows times a part of x, then the next part. Hints go two rows ahead.
-inline void by_parts(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
-    int parts = (steps + PART - 1) / PART, most = (steps + parts - 1) / parts;
-    for (int from = 0; from < steps; from += most) {
-        int n = min(most, steps - from);
-        bool last = from + n == steps;
-        for (int row = 0; row < rows; ++row) {
-            bool within = row + 2 < rows;
-            weights here = at(w, row0 + row, from * STEP, K);
-            weights soon = at(w, row0 + row + 2 - (within || last ? 0 : rows), (within ? from : last ? 0 : from + n) * STEP, K);
-            sums all;
-            UNROLL for (int b = 0; b < B; ++b) {
-                all.v[b] = nothing();
-                if (from > 0) all.v[b] = of_lanes(ends[lane + (b * 32 + row) * 32]);
-            }
-            for (int i = 0; i < n; ++i) {
-                ahead(at(soon, 0, i * STEP, K));
-                products(all, at(here, 0, i * STEP, K), tiles + (from + i) * TILE, steps * TILE, lane, STEP);
-            }
-            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + row) * 32] = whole(all.v[b]);
+#define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
+// The same for rows of `steps` whole steps, with hints 48 steps ahead. Some rows at once are read faster than one after the
+// other, as long as what they need stays in registers.
+inline void side_by_side(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
+    int whole_rows = 48 / ROWS_AT_ONCE / steps * ROWS_AT_ONCE, further = 48 / ROWS_AT_ONCE % steps;
+    for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
+        sums all[ROWS_AT_ONCE];
+        weights here[ROWS_AT_ONCE], soon[ROWS_AT_ONCE], later[ROWS_AT_ONCE];   // soon: in the row that is hinted at; later: in the next
+        UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+            UNROLL for (int b = 0; b < B; ++b) all[r].v[b] = nothing();
+            here[r] = at(w, row0 + min(row + r, rows - 1), 0, K);
+            soon[r] = at(w, row0 + row + r + whole_rows, further * STEP, K);
+            later[r] = at(w, row0 + row + r + whole_rows + ROWS_AT_ONCE, 0, K);
         }
+        for (int i = 0; i < steps; ++i) {
+            bool in_row = i + further < steps;
+            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                ahead(in_row ? at(soon[r], 0, i * STEP, K) : at(later[r], 0, (i + further - steps) * STEP, K));
+            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                products(all[r], at(here[r], 0, i * STEP, K), tiles + i * TILE, steps * TILE, lane, STEP);
+        }
+        UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
+            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + min(row + r, rows - 1)) * 32] = whole(all[r].v[b]);
     }
 }
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
@@ -115,11 +116,11 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
     sums all;
     UNROLL for (int b = 0; b < B; ++b) all.v[b] = nothing();
     int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
-    if (K % STEP == 0 && period > LONG) {
+    if (K % STEP == 0) {
 #if LOW_BYTES
         low_ahead(l, int(row0) + 32, rows);               // of the next 32 rows
 #endif
-        by_parts(w, tiles, ends, lane, period, row0, rows, K);
+        side_by_side(w, tiles, ends, lane, period, row0, rows, K);
         total = 0;
     }
     for (int p = 0; p < total;) {

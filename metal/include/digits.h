@@ -1,10 +1,13 @@
 // q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-24 of the largest of
-// those that share it with codes of up to 5 bits, 2^-23 of 6, 2^-21 of more. That is a lane's 8; or where a type of weights has
+// those that share it, 2^-22 of values up to 128 and 2^-21 of codes of 8 bits. That is a lane's 8; or where a type of weights has
 // GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
 // x, before any lane takes its own.
-// The largest integer: 8 of them times codes fit into 31 bits, and its first digit into a byte.
-#if CODES <= 5
+// The largest integer: 8 of them times values fit into 31 bits, and its first digit into a byte. With ZERO a sum of products with
+// codes may leave 32 bits on its way, that with values does not.
+#if ZERO ? ZERO <= 32 : CODES <= 5
 #define MOST 8257536.0f
+#elif ZERO
+#define MOST 2080768.0f
 #elif CODES == 6
 #define MOST 4128768.0f
 #else
@@ -49,43 +52,17 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
     return a;
 }
 
-#if GROUPS
-struct grouped { eight_bytes e; vfloat factors; };
-struct row_sum { vfloat v, more; };                       // of products, a lane's own: with codes; with offsets, by group
-#define CHUNK grouped
-#define APART_TOTALS (GROUPS == 16)                       // else units have them in their odd lanes
-#define OFFSETS (GROUPS == 16 ? 0xffffu : 0xaaaau)        // lanes that have them
-
-inline grouped LOAD(weights w, vlane lane, int n) {
-    grouped q;
-    q.e = load_bytes(w, lane, n);
-    q.factors = factors(w, lane, n);
-    return q;
-}
-inline activation in_units(vfloats t, vlane lane) {
-    vfloat most = largest(t), total = added(t);
-    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) {
-        most = max(most, simd_shuffle_xor(most, other));
-        total += simd_shuffle_xor(total, other);
-    }
-    activation a = in_units(t, most);
-    a.unit = (a.unit + total * 0.0f) * FACTOR_UNIT;
-#if ZERO
-    vfloat zeros = vfloat(vint(a.total));                 // a lane's fit into 31 bits, but not a group's
-    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) zeros += simd_shuffle_xor(zeros, other);
-    total = zeros * a.unit;
+inline vint digits_dot(activation a, eight_bytes e) {
+    vint s = dot4(dot4(vint(0), e.a, a.d[0]), e.b, a.d[1]) << 8;
+    s = dot4(dot4(s, e.a, a.d[2]), e.b, a.d[3]) << 8;
+#if ZERO                                                  // beside the others, as a product waits for the one before
+    return s + dot4(dot4(vint(a.total), e.a, a.d[4]), e.b, a.d[5]);
 #else
-    total = total * FACTOR_UNIT;
+    return dot4(dot4(s, e.a, a.d[4]), e.b, a.d[5]);
 #endif
-    vint from = lane_of(vint(lane) % 16);
-    a.unit = simd_shuffle(a.unit, from);
-    total = simd_shuffle(total, from);
-#if GROUPS == 8
-    a.unit = select(a.unit, total, vint(lane) % 2 == 1);
-#endif
-    a.total = as_uint(total);
-    return a;
 }
+#if GROUPS && !ZERO
+struct row_sum { vfloat v, more; };                       // of products, a lane's own: with codes; with offsets, by group
 inline row_sum of_lanes(vfloat v) {
     row_sum s;
     s.v = v;
@@ -112,39 +89,59 @@ inline row_sum plus(row_sum a, row_sum b) {
     a.more += b.more;
     return a;
 }
-inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, vlane lane) {
-    vint s = dot4(dot4(vint(0), q.e.a, a.d[0]), q.e.b, a.d[1]) << 8;
-    s = dot4(dot4(s, q.e.a, a.d[2]), q.e.b, a.d[3]) << 8;
-    s = dot4(dot4(s, q.e.a, a.d[4]), q.e.b, a.d[5]);
-    vfloat both = q.factors * a.unit;
-    sum.v = sum.v + vfloat(s) * simd_shuffle16(both, factor_of(lane));
-#if GROUPS == 16
-    both = q.factors * as_float(a.total);
-#endif
-    sum.more = add_some<OFFSETS>(sum.more, both, lane);
-}
 #else
-#define CHUNK eight_bytes
-#define LOAD load_bytes
-#define APART_TOTALS 1
 typedef vfloat row_sum;
-
-inline activation in_units(vfloats t, vlane) { return in_units(t, largest(t)); }
 inline row_sum nothing() { return 0.0f; }
 inline row_sum of_lanes(vfloat v) { return v; }
 inline vfloat whole(row_sum s) { return s; }
 inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f), s, vint(lane) < n / 8); }
 inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
 inline row_sum plus(row_sum a, row_sum b) { return a + b; }
-inline void add_dot(thread row_sum& sum, thread const eight_bytes& q, activation a, vlane) {
-    vint s = dot4(dot4(vint(0), q.a, a.d[0]), q.b, a.d[1]) << 8;
-    s = dot4(dot4(s, q.a, a.d[2]), q.b, a.d[3]) << 8;
-#if ZERO                                                  // beside the others, as a product waits for the one before
-    s = s + dot4(dot4(vint(a.total), q.a, a.d[4]), q.b, a.d[5]);
-    sum = sum + vfloat(s) * (q.scale * a.unit);
+#endif
+
+#if GROUPS
+struct grouped { eight_bytes e; vfloat factors; };
+#define CHUNK grouped
+#define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes
+
+inline grouped LOAD(weights w, vlane lane, int n) {
+    grouped q;
+    q.e = load_bytes(w, lane, n);
+    q.factors = factors(w, lane, n);
+    return q;
+}
+inline activation in_units(vfloats t, vlane lane) {
+    vfloat most = largest(t), total = added(t);
+    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) {
+        most = max(most, simd_shuffle_xor(most, other));
+        total += simd_shuffle_xor(total, other);
+    }
+    activation a = in_units(t, most);
+    vint from = lane_of(vint(lane) % 16);
+    a.unit = simd_shuffle((a.unit + total * 0.0f) * FACTOR_UNIT, from);
+#if !ZERO
+    a.unit = select(a.unit, simd_shuffle(total * FACTOR_UNIT, from), vint(lane) % 2 == 1);
+#endif
+    return a;
+}
+inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, vlane lane) {
+    vfloat both = q.factors * a.unit, s = vfloat(digits_dot(a, q.e));
+#if ZERO
+    sum = sum + s * simd_shuffle16(both, factor_of(lane));
 #else
-    s = dot4(dot4(s, q.a, a.d[4]), q.b, a.d[5]);
-    sum = sum + vfloat(s) * (q.scale * a.unit);
+    sum.v = sum.v + s * simd_shuffle16(both, factor_of(lane));
+    sum.more = add_some<0xaaaau>(sum.more, both, lane);
+#endif
+}
+#else
+#define CHUNK eight_bytes
+#define LOAD load_bytes
+#define APART_TOTALS 1
+
+inline activation in_units(vfloats t, vlane) { return in_units(t, largest(t)); }
+inline void add_dot(thread row_sum& sum, thread const eight_bytes& q, activation a, vlane) {
+    sum = sum + vfloat(digits_dot(a, q)) * (q.scale * a.unit);
+#if !ZERO
     sum = sum + q.offset * as_float(a.total);
 #endif
 }

@@ -270,6 +270,28 @@ template <int SKIP, class T, class I> LI vuint2 ld_two(ptr<T> p, I i) {        /
     else { v.x = ld_pair(p, vint(i)); v.y = ld_pair(p + 2 * SKIP, vint(i)); }
     return v;
 }
+// The first n of N units at p, the others zero: for spreads without `+ k`, whose offsets are below N.
+template <int N> LI held<N> ld_held(ptr<const ushort> p, int n) {
+    if (n > 0) { p.check(0); p.check(n - 1); }
+#if LANES_AVX512
+    held<N> h;
+    UNROLL for (int j = 0; j < held<N>::count; ++j) {
+        h.v[j] = n == N ? read<hpart>(p.p + held<N>::start(j)) : part_load(p.p + held<N>::start(j), n - held<N>::start(j));
+        asm("" : "+v"(h.v[j]));                           // else it is loaded again for each use
+    }
+    return h;
+#else
+    return {p.p, n};
+#endif
+}
+LANES_SPREAD> LI void of_held(int n, LANES_SPREAD_OF i) {
+#ifdef LANES_CHECKED
+    if (i.base) out_of_bounds(i.base, 0);
+    for (int l = 0; l < 32; ++l) if (i.at(l) >= n) out_of_bounds(i.at(l), n);
+#endif
+}
+template <int N, class S> LI vuint ld_pair(const held<N>& h, S i) { of_held(N - 1, i); return held_pairs<S>(h, parts()); }
+template <int N, class S> LI vfloat ld_half(const held<N>& h, S i) { of_held(N, i); return held_halves<S>(h, parts()); }
 LI uint ld_pair(ptr<const ushort> p, int i) { p.check(i); p.check(i + 1); return read<uint>(p.p + i); }
 // Four consecutive bytes a lane, as a word, at any address; lanes come in runs of four consecutive words, all or none of
 // which are among the first n.
@@ -310,6 +332,7 @@ template <class T, class I> LI vuint4 ld_words(ptr<const T> p, I i) {
     return {as_uint(v.x), as_uint(v.y), as_uint(v.z), as_uint(v.w)};
 }
 template <class T> LI void prefetch(ptr<T> p, int n) { // n elements that a later step will read
+    _Pragma("GCC unroll 8")
     for (const char *a = (const char*)p.p, *e = (const char*)(p.p + n); a < e; a += 64) __builtin_prefetch(a);
 }
 }  // namespace lanes

@@ -45,6 +45,10 @@ inline float4 ld4(const threadgroup float* p, int i, bool m) {
     return m ? *(const threadgroup float4*)(p + i) : float4(0.0f);
 }
 inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? uint(p[i]) | uint(p[i + 1]) << 16 : 0u; }
+template <int N> struct held { const device ushort* p; int n; };           // on a CPU, in registers
+template <int N> inline held<N> ld_held(const device ushort* p, int n) { return held<N>{p, n}; }
+template <int N> inline uint ld_pair(held<N> h, int i) { return i + 1 < h.n ? ld_pair(h.p, i) : 0u; }
+template <int N> inline float ld_half(held<N> h, int i) { return i < h.n ? float(as_type<half>(h.p[i])) : 0.0f; }
 template <int SKIP> inline uint2 ld_two(const device uint* p, int i) { return uint2(p[i], p[i + SKIP]); }
 template <int SKIP> inline uint2 ld_two(const device ushort* p, int i) { return uint2(ld_pair(p, i), ld_pair(p, i + 2 * SKIP)); }
 inline uint ld_word(const device uchar* p, int i, bool m = true) {        // four bytes at any address

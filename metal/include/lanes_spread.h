@@ -210,6 +210,58 @@ template <class S, int SKIP, class T, int... K> LI vuint2 spread_two(const T* p,
     vuint2 v; (window<S, K>::template two<SKIP>(p, v.x.p[K], v.y.p[K]), ...); return v;
 }
 typedef std::make_integer_sequence<int, NP> parts;
+// N units of 16 bits: in registers, so that each part of memory is loaded once for all spreads of them. The last vector ends
+// with the last unit.
+#if LANES_AVX512
+template <int N> struct held {
+    static_assert(N >= 2 * W, "fewer units than a vector has");
+    static constexpr int count = (N + 2 * W - 1) / (2 * W);
+    static constexpr int start(int j) { return j < count - 1 ? j * 2 * W : N - 2 * W; }
+    hpart v[count];
+};
+// A part's units, picked of one vector after the other: PAIR: each lane's own and the next, else each lane's own, twice.
+template <class S, int K, int PAIR, int N> struct picked {
+    static constexpr int unit(int u) { return PAIR ? S::off(K * W + u / 2) + u % 2 : S::off(K * W + u % W); }
+    static constexpr int home(int u) { return unit(u) / (2 * W); }
+    static constexpr bool needs(int j) { for (int u = 0; u < 2 * W; ++u) if (home(u) == j) return true; return false; }
+    static constexpr int first() { int j = 0; while (!needs(j)) ++j; return j; }
+    static constexpr int next(int j) { ++j; while (j < held<N>::count && !needs(j)) ++j; return j; }
+    template <int J, bool FIRST> static constexpr int index(int u) {       // of a: the first vector, or what is picked so far
+        return home(u) == J ? 2 * W + unit(u) - held<N>::start(J) : !FIRST ? u : home(u) == first() ? unit(u) - held<N>::start(first()) : 0;
+    }
+    template <int J, bool FIRST, int... U> static LI hpart both(hpart a, hpart b, std::integer_sequence<int, U...>) {
+        typedef short mask __attribute__((vector_size(LANES_VB)));
+        return LANES_SHUFFLE(mask, a, b, index<J, FIRST>(U)...);
+    }
+    template <int J, bool FIRST> static LI hpart from(hpart a, const held<N>& h) {
+        constexpr std::make_integer_sequence<int, 2 * W> units{};
+        if constexpr (J < held<N>::count) return from<next(J), false>(both<J, FIRST>(a, h.v[J], units), h);
+        else if constexpr (FIRST) return both<first(), true>(a, a, units);
+        else return a;
+    }
+    static LI upart of(const held<N>& h) { return (upart)from<next(first()), true>(h.v[first()], h); }
+};
+template <class S, int N, int... K> LI vuint held_pairs(const held<N>& h, std::integer_sequence<int, K...>) {
+    vuint v; ((v.p[K] = picked<S, K, 1, N>::of(h)), ...); return v;
+}
+template <class S, int N, int... K> LI vfloat held_halves(const held<N>& h, std::integer_sequence<int, K...>) {
+    vfloat v; ((v.p[K] = half_units(picked<S, K, 0, N>::of(h))), ...); return v;
+}
+#else
+template <int N> struct held { const ushort* p; int n; };
+template <class S, int N> LI vuint held_pairs(const held<N>& h, parts all) {
+    if (h.n == N) return spread_shorts<S, 1>(h.p, 32, all);
+    vuint v = 0u;
+    for (int l = 0; l < 32; ++l) if (S::off(l) + 1 < h.n) v.set(l, read<uint>(h.p + S::off(l)));
+    return v;
+}
+template <class S, int N> LI vfloat held_halves(const held<N>& h, parts all) {
+    if (h.n == N) return spread_halves<S>(h.p, 32, all);
+    vfloat v = 0.0f;
+    for (int l = 0; l < 32; ++l) if (S::off(l) < h.n) v.set(l, half_to_float(h.p[S::off(l)]));
+    return v;
+}
+#endif
 template <class T, int N, int S, int A, int B, int O, int D, int P_>
 LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
     typedef LANES_SPREAD_OF I;

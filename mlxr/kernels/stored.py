@@ -19,8 +19,7 @@ class Stored:
     One object a type: compared by identity, which is what makes looking up a kernel cheap.
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
-    bytes: q_gemv takes codes as bytes, for integer products (BYTES there), where that reads faster from memory: of Q8_0 it does
-    not (Zen 5, one thread, in turns: 25 GB/s either way; Q6_K 28 against 22, Q5_1 22 against 17, Q4_0 20 against 18).
+    bytes: q_gemv takes codes as bytes, for integer products (BYTES there), where that reads faster from memory.
     codes: q_gemm_int8 takes them: types that many files have, whose scales hold for 32 weights.
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
@@ -68,7 +67,7 @@ TYPES = {
         _plain("F32", "float"),
         _plain("F16", "half"),
         _plain("BF16", "bfloat16_t"),
-        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True),
+        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True, bytes=True),
         Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=True, bytes=True),
         Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=True, bytes=True),
         Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),), bytes=True),

@@ -41,6 +41,10 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         ROW(ld(a, spread<8, 1, 0>(lane) + n, first(lane, n)))
         vuint p = ld_pair(w, spread<4, 9, 2>(lane) + 1, first(lane, 32)); ROW(half_lo(p)) ROW(half_hi(p))
         ROW(bfloat_lo(p)) ROW(bfloat_hi(p))
+        held<136> u136 = ld_held<136>(w + 3, 136); held<72> u72 = ld_held<72>(w + 1, 45); held<105> u105 = ld_held<105>(w, 105);
+        p = ld_pair(u136, spread<4, 17, 2, 1, 9>(lane)); ROW(half_lo(p)) ROW(half_hi(p)) ROW(ld_half(u136, spread<4, 17, 0>(lane)))
+        p = ld_pair(u72, spread<4, 9, 2, 1, 1>(lane)); ROW(half_lo(p)) ROW(half_hi(p)) ROW(ld_half(u72, spread<2, 9, 0, 1, 0, 2, 16>(lane)))
+        p = ld_pair(u105, spread<8, 16, 4, 1, 66, 4, 16>(lane)); ROW(half_lo(p)) ROW(half_hi(p)) ROW(ld_half(u105, spread<1, 3, 1, 1, 11>(lane)))
         p = ld_pair(w, spread<8, 17, 2>(lane) + 1, first(lane, 21)); ROW(half_lo(p)) ROW(half_hi(p))
         ROW(vfloat(ld(dptr<const half>(w), spread<8, 17, 0>(lane) + 2, first(lane, 32))))
         ROW(vfloat(ld(dptr<const half>(w), lane + n, first(lane, n))))
@@ -162,6 +166,15 @@ def expected():
         lo(p + 1),
         bf(p),
         bf(p + 1),
+        lo(i // 4 * 17 + i % 4 * 2 + 12),
+        lo(i // 4 * 17 + i % 4 * 2 + 13),
+        lo(i // 4 * 17 + 3),
+        first(lo(i // 4 * 9 + i % 4 * 2 + 2), 20),
+        first(lo(i // 4 * 9 + i % 4 * 2 + 3), 20),
+        np.where(i % 16 < 10, lo(i % 16 // 2 * 9 + 1), 0),
+        lo(i % 16 // 8 * 16 + i % 4 * 4 + 66),
+        lo(i % 16 // 8 * 16 + i % 4 * 4 + 67),
+        lo(3 * i + 11),
         first(lo(p2), 21),
         first(lo(p2 + 1), 21),
         lo(i // 8 * 17 + 2),

@@ -40,6 +40,8 @@ ALLOWED = {
     "quads": "vfloat4 v = ld4(a, lane * 4, first(lane, n)); b[lane] = sum(v);",
     "words of 16-bit units": "vuint w = ld_pair(dptr<const ushort>(a), spread<8, 17, 2>(lane) + 1, first(lane, 32)); "
     "b[lane] = half_lo(w);",
+    "units that are held": "held<136> h = ld_held<136>(dptr<const ushort>(a), 136); vuint w = ld_pair(h, spread<4, 17, 2>(lane)); "
+    "b[lane] = half_lo(w) + ld_half(h, spread<4, 17, 0>(lane));",
     "bits": "vuint w = as_uint(vfloat(a[lane])); b[lane] = as_float((w << 16) | (w >> 16)) + bfloat_lo(w);",
     "shuffles": "vfloat s = a[lane]; s += simd_shuffle_xor(s, 1); "
     "b[lane] = s * simd_broadcast(s, n) + simd_shuffle(s, 31 - vint(lane));",

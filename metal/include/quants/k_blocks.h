@@ -13,8 +13,9 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 0
-#define LONG 36
-#define PART 28
+#if FIFTHS
+#define SIDE 1                                            // more need more registers than there are
+#endif
 #define GROUPS 8
 #define FACTOR_UNIT 0.0625f
 #define FIRST_FOUR(w) ((w) & 0x3f3f3f3fu)

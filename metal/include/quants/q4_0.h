@@ -10,11 +10,12 @@ struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 9) + k / 32 * 9)}; }
 inline void ahead(weights w) { prefetch(w.w, 72); }
-inline vfloat factors(weights w, vlane lane, int n) { return vfloat(ld(dptr<const half>(w.w), spread<2, 9, 0, 1, 0, 2, 16>(lane), first(lane, n / 16))); }
+inline held<72> units(weights w, int n) { return ld_held<72>(w.w, n / 32 * 9); }
+inline vfloat factors(weights w, vlane lane, int n) { return ld_half(units(w, n), spread<2, 9, 0, 1, 0, 2, 16>(lane)); }
 inline nibble_word word(weights w, vlane lane, int n) {
     nibble_word t;
-    t.w = ld_pair(w.w, spread<4, 9, 2>(lane) + 1, first(lane, n / 8));
-    t.scale = vfloat(ld(dptr<const half>(w.w), spread<4, 9, 0>(lane), first(lane, n / 8)));
+    t.w = ld_pair(units(w, n), spread<4, 9, 2, 1, 1>(lane));
+    t.scale = ld_half(units(w, n), spread<4, 9, 0>(lane));
     t.offset = t.scale * -8.0f;
     return t;
 }

@@ -10,15 +10,16 @@ struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 11) + k / 32 * 11)}; }
 inline void ahead(weights w) { prefetch(w.w, 88); }
-inline vfloat factors(weights w, vlane lane, int n) { return vfloat(ld(dptr<const half>(w.w), spread<2, 11, 0, 1, 0, 2, 16>(lane), first(lane, n / 16))); }
+inline held<88> units(weights w, int n) { return ld_held<88>(w.w, n / 32 * 11); }
+inline vfloat factors(weights w, vlane lane, int n) { return ld_half(units(w, n), spread<2, 11, 0, 1, 0, 2, 16>(lane)); }
 inline nibble_word word(weights w, vlane lane, int n) {
     nibble_word t;
-    t.w = ld_pair(w.w, spread<4, 11, 2>(lane) + 3, first(lane, n / 8));
-    t.scale = vfloat(ld(dptr<const half>(w.w), spread<4, 11, 0>(lane), first(lane, n / 8)));
+    t.w = ld_pair(units(w, n), spread<4, 11, 2, 1, 3>(lane));
+    t.scale = ld_half(units(w, n), spread<4, 11, 0>(lane));
     t.offset = t.scale * -16.0f;
     return t;
 }
-inline vuint high(weights w, vlane lane, int n) { return ld_pair(w.w, spread<4, 11, 0>(lane) + 1, first(lane, n / 8)); }
+inline vuint high(weights w, vlane lane, int n) { return ld_pair(units(w, n), spread<4, 11, 0, 1, 1>(lane)); }
 inline nibble_block words(weights w, vint row, int k, int K) {
     vint i = row * (K / 32 * 11) + k / 32 * 11;
     vfloat d = half_lo(ld_words(w.w, i).x);

@@ -5,6 +5,7 @@
 #define WEIGHT_PARAMS dptr<const uint> w
 #define WEIGHTS weights{w}
 #define ZERO 0
+#define SIDE 1                                            // more need more registers than there are
 struct weights { dptr<const uint> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 6) + k / 32 * 6)}; }

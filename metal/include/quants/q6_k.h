@@ -9,8 +9,6 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 32
-#define LONG 36
-#define PART 28
 #define GROUPS 16
 #define FACTOR_UNIT 1.0f
 struct weights { dptr<const ushort> w; };
@@ -33,10 +31,12 @@ inline vfloat factors(weights w, vlane lane, int) {
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s4 = vuint(vint(lane) / 16 * 4), turn = vuint(4 - (vint(lane) / 16 * 4 + vint(lane) / 4 % 2 * 2)) & 31u;
-    vuint2 low = ld_two<1>(w.w, spread<4, 16, 4, 1, 0, 4, 16>(lane)), high = ld_two<1>(w.w, spread<8, 16, 4, 1, 0, 4, 16>(lane) + 64);
+    held<105> u = ld_held<105>(w.w, 105);
+    vuint low_a = ld_pair(u, spread<4, 16, 4, 1, 0, 4, 16>(lane)), low_b = ld_pair(u, spread<4, 16, 4, 1, 2, 4, 16>(lane));
+    vuint high_a = ld_pair(u, spread<8, 16, 4, 1, 64, 4, 16>(lane)), high_b = ld_pair(u, spread<8, 16, 4, 1, 66, 4, 16>(lane));
     eight_bytes e;
-    e.a = (low.x >> s4 & 0x0f0f0f0fu) | (rotate(high.x, turn) & 0x30303030u);
-    e.b = (low.y >> s4 & 0x0f0f0f0fu) | (rotate(high.y, turn) & 0x30303030u);
+    e.a = (low_a >> s4 & 0x0f0f0f0fu) | (rotate(high_a, turn) & 0x30303030u);
+    e.b = (low_b >> s4 & 0x0f0f0f0fu) | (rotate(high_b, turn) & 0x30303030u);
     e.scale = simd_shuffle16(factors(w, lane, 256), factor_of(lane));
     e.offset = e.scale * -32.0f;
     return e;

@@ -4,16 +4,19 @@
 #include "quants/by32.h"
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
+#define GROUPS 8
 #define AHEAD 16                                          // steps: 4 KB
 struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / STEP * 136)}; }
 inline void ahead(weights w) { prefetch(w.w, 136); }
+inline held<136> units(weights w, int n) { return ld_held<136>(w.w, n / 32 * 17); }
+inline vfloat factors(weights w, vlane lane, int n) { return ld_half(units(w, n), spread<2, 17, 0, 1, 0, 2, 16>(lane)); }
 inline eight_bytes load_bytes(weights w, vlane lane, int n) {
     eight_bytes e;
-    e.a = ld_pair(w.w, spread<4, 17, 2>(lane) + 1, first(lane, n / 8)) ^ 0x80808080u;
-    e.b = ld_pair(w.w, spread<4, 17, 2>(lane) + 9, first(lane, n / 8)) ^ 0x80808080u;
-    e.scale = vfloat(ld(dptr<const half>(w.w), spread<4, 17, 0>(lane), first(lane, n / 8)));
+    e.a = ld_pair(units(w, n), spread<4, 17, 2, 1, 1>(lane)) ^ 0x80808080u;
+    e.b = ld_pair(units(w, n), spread<4, 17, 2, 1, 9>(lane)) ^ 0x80808080u;
+    e.scale = ld_half(units(w, n), spread<4, 17, 0>(lane));
     return e;
 }
 inline codes32 codes(weights w, vint row, int k, int K) {

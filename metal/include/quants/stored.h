@@ -6,16 +6,16 @@
 //   UNIT(i)                   what code i is multiplied by in `load`: x carries the inverse
 //   void ahead(w)             a hint that the next 256 weights are read soon
 //   AHEAD                     how many steps before they are read q_gemv hints at weights; or not defined, and it is 32
+//   SIDE                      how many rows q_gemv reads side by side; or not defined, and it is 4
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
-//   LONG, PART                in steps, rows of x that q_gemv takes in parts, and how long these are; or not defined
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
 //   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
 // and, where codes fit into unsigned bytes, for integer products:
 //   eight_bytes load_bytes(w, lane, n)   the same as `load`, in bytes
 //   ZERO                      weight = (byte - ZERO) * scale; or 0, and weight = byte * scale + offset
-//   GROUPS (or not defined)   a step is 8 groups of 32 weights or 16 of 16, with a scale each. Then:
+//   GROUPS (or not defined)   a step is 8 groups of 32 weights, or with ZERO 16 of 16, with a scale each. Then:
 //     factors(w, lane, n)     of 8: lane 2 i of the first 16: 1 / FACTOR_UNIT times the scale of group i, lane 2 i + 1: its offset, or
-//                             with ZERO the scale again; of 16: lane i: the scale of group i; and the same, or anything, from lane 16 on
+//                             with ZERO anything; of 16: lane i: the scale of group i; and the same, or anything, from lane 16 on
 //     factor_of(lane)         which of these is the scale of a lane's weights
 //     lane_of(vint factor)    a lane whose weights have it; a group's weights are those of consecutive lanes
 //   CODES, codes(w, row, k, K)   bits of a byte, and the bytes of weights k .. k + 31 of a row per lane
