@@ -47,9 +47,14 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     tptr<float> room = ps + ROWS * WIDE, rows = room + 32 * K_BLOCK;
 #endif
     dptr<const float> head = head_of(tables, at.h);
-    vfloat gain[BLOCKS];
+    vfloat gain[BLOCKS], like[BLOCKS];
+    bool some = false;                                    // tokens like first ones
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
-        gain[b] = k_gains(rec, lane, 32 * b);
+        vuint byte = k_gains(rec, lane, 32 * b);
+        gain[b] = gain_of(byte);
+        like[b] = like_first(byte);
+        bool any = simd_any(like[b] > 0.0f);
+        some = some || any;
         K_WORDS words = k_near(rec, rows + (32 * K_ROWS + b * staged), lane, 32 * b);
         for (int n = 0; n < DK / K_BLOCK; ++n) {
             tptr<float> c = room + (b * kept + (kept > 0 ? 32 * n * K_BLOCK : 0));
@@ -58,7 +63,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
                 k_rows(rows, c, head, n, m, used);
                 UNROLL for (int i = 0; i < K_ROWS; i += 2) {
                     int p = n * K_BLOCK + m + i;
-                    pair k = k_turned(rows, head, lane, i, p, angle_of(tables, lane, kv_heads, page, 32 * b, p / 2), page, 32 * b);
+                    pair k = k_turned(rows, head, lane, i, p, angle_of(tables, lane, kv_heads, page, 32 * b, p / 2), like[b], any);
                     int x0 = int(tables[p]), y0 = int(tables[p + 1]);
                     UNROLL for (int r = 0; r < ROWS; ++r) x.s[r][b] += k.x * qs[r * DK + x0] + k.y * qs[r * DK + y0];
                 }
@@ -128,10 +133,12 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     soften(a, x, ps, lane, BLOCKS);
 #endif
 #ifdef V_FIRST
-    if (page == 0) UNROLL for (int r = 0; r < ROWS; ++r) {
+    if (some) UNROLL for (int r = 0; r < ROWS; ++r) {
+        vfloat sum = 0.0f;
+        UNROLL for (int b = 0; b < BLOCKS; ++b) sum += x.s[r][b] * like[b];
         token more;                                       // the first token's groups of LINES lines hold it
         UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) more.v[i][j] = a.acc[r][i][j];
-        v_first(more, head, lane, 1, simd_broadcast(x.s[r][0], 0));
+        v_first(more, head, lane, simd_sum(sum));
         UNROLL for (int i = 0; i < V_COLUMNS; ++i) UNROLL for (int j = 0; j < V_PER; ++j) a.acc[r][i][j] = more.v[i][j];
     }
 #endif

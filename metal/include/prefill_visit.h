@@ -71,7 +71,9 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         dptr<const float> head = head_of(x.tables, x.h);
         tptr<float> room = x.room + sg % K_TEAMS * (K_SCRATCH + K_STAGED), rows = room + 32 * K_BLOCK;
         if (sg < K_TEAMS) {
-            vfloat gain = k_gains(x.rec, lane, t);
+            vuint byte = k_gains(x.rec, lane, t);
+            vfloat gain = gain_of(byte), like = like_first(byte);
+            bool any = simd_any(like > 0.0f);
             K_WORDS words = k_near(x.rec, rows + 32 * K_ROWS, lane, t);
             for (int n = sg; n < DK / K_BLOCK; n += K_TEAMS) {
                 int used = k_coefficients(room, head, words, lane, gain, n);
@@ -83,7 +85,7 @@ inline void take_k(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
                     for (int i = 0; i < K_ROWS; i += 2) {
                         int p = n * K_BLOCK + m + i, number = x.base / PAGE;
                         angle a = angle_of(x.tables, lane, x.stride, number, t, p / 2);
-                        pair k = k_turned(rows, head, lane, i, p, a, number, t);
+                        pair k = k_turned(rows, head, lane, i, p, a, like, any);
                         put_channel(kv, lane, int(x.tables[p]), from, k.x);
                         put_channel(kv, lane, int(x.tables[p + 1]), from, k.y);
                     }
@@ -142,7 +144,7 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
         dptr<const float> head = head_of(x.tables, x.h);
         tptr<float> room = x.room + sg * (K_SCRATCH + K_STAGED);
         int t = x.base % PAGE;
-        vfloat gain = k_gains(x.rec, lane, t);
+        vfloat gain = gain_of(k_gains(x.rec, lane, t));
         K_WORDS words = k_near(x.rec, room + K_SCRATCH, lane, t);
         for (int n = sg; n < DK / K_BLOCK; n += K_TEAMS) {
             int used = k_coefficients(room, head, words, lane, gain, n);
@@ -194,7 +196,7 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
                 UNROLL for (int j = 0; j < V_PER; ++j) y.v[i][j] = V_VALUE(x.rec, V_CODE(w, j), own, j);
             }
 #ifdef V_FIRST
-            if (own == 0 && x.page == 0) v_first(y, head_of(x.tables, x.h), lane, 1, 1.0f);
+            if (is_like_first(x.rec, own)) v_first(y, head_of(x.tables, x.h), lane, 1.0f);
 #endif
         } else
 #endif

@@ -77,7 +77,7 @@ class PageFormat:
         k, v = k.astype(mx.float32), v.astype(mx.float32)
         of_k = self.k.encode(k, **_at(self.k, at))
         if self.given:
-            v = v - self.k.values(of_k, page, at)
+            v = v - self.k.values(of_k, page)
         parts = [of_k, self.v.encode(v)]
         spare = self.words(page, dk, dv) - sum(p.shape[-1] for p in parts)
         return mx.concatenate([*parts, mx.zeros((*k.shape[:-2], spare), mx.uint32)], axis=-1)
@@ -92,7 +92,7 @@ class PageFormat:
         v = records[..., k:k + self.v.words(page, dv)]
         v = self.v.decode(v, page, dv)
         if self.given:
-            v = v + self.k.values(records[..., :k], page, at)
+            v = v + self.k.values(records[..., :k], page)
         return self.k.decode(records[..., :k], page, dk, **_at(self.k, at)), v
 
 

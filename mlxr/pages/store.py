@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-MAGIC, VERSION = b"mlxrpage", 6      # 2: V of q8, q6, a4 and q4 by channels; 3, 4: other codes in q4; 5: trellises in q3, q2; 6: V given K
+MAGIC, VERSION = b"mlxrpage", 7      # 2: V of q8, q6, a4 and q4 by channels; 3, 4: other codes in q4; 5: trellises in q3, q2; 6, 7: V given K
 HEAD = struct.Struct("<8sIIQ16s16s8x")           # magic, version, 0, bytes of the record, key, checksum
 BEHIND = 64 << 20                                # bytes that may wait to be written, and as many read ahead
 SUFFIX = ".page"

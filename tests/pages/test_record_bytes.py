@@ -127,7 +127,9 @@ def read_calibrated_k(w, fitted, planes, page):
     """[P, D] of the words of one head's K part: page number `page` of its sequence."""
     words = w[:P // 32 * planes].reshape(P // 32, planes)
     each = (words[:, None] >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(P, planes).astype(int)
-    gains = 2.0 ** ((bits(w[P // 32 * planes:], 8).reshape(P).astype(np.float64) - 128) / 16)
+    byte = bits(w[P // 32 * planes:], 8).reshape(P).astype(np.float64)
+    like = (byte > 0) & (byte < 64)
+    gains = 2.0 ** np.where(like, (byte - 48) / 8, (byte - 128) / 16)
     inverse = fitted["inverse"][0]
     size = inverse.shape[-1]
     found, at, paths = np.zeros((P, D)), 0, {}
@@ -146,8 +148,7 @@ def read_calibrated_k(w, fitted, planes, page):
         for (d, width, _), index in zip(path, indices.T):
             found[:, d] = fitted["levels"][0][2 ** (width + 1) - 4 + index] * gains
     found = np.concatenate([found[:, b * size:(b + 1) * size] @ m.T for b, m in enumerate(inverse)], axis=1) + fitted["mean"][0]
-    if page == 0:
-        found[0] += fitted["first"][0]
+    found[like] += fitted["first"][0]
     out = np.zeros((P, D))
     out[:, fitted["order"]] = turned(found, page * P + np.arange(P), fitted["frequencies"])
     return out

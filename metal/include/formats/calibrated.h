@@ -9,13 +9,15 @@
 #define T_HEADS (DK + DK * PAGE)
 #define H_FORWARD (DK * K_BLOCK)                          // after the inverse [DK / K_BLOCK][K_BLOCK][K_BLOCK], as that
 #define H_MEAN (2 * DK * K_BLOCK)
-#define H_FIRST (H_MEAN + DK)                             // what a sequence's first token has more
+#define H_FIRST (H_MEAN + DK)                             // what a token like sequences' first ones has more
 #define H_BITS (H_FIRST + DK)                             // of each coefficient; K_WIDE: levels of its own
 #define H_START (H_BITS + DK)                             // its first plane
 #define H_WEIGHT (H_START + DK)
-#define H_LEVELS (H_WEIGHT + DK)                          // [6][32]: by bits
+#define H_FIRST_CODE (H_WEIGHT + DK)                      // in coefficients
+#define H_LEVELS (H_FIRST_CODE + DK)                      // [6][32]: by bits
 #define H_STEP (H_LEVELS + 192)                          // between the wide levels; then coefficients of a block that have bits
-#define H_VALUE (H_STEP + 16)                            // of V: what a sequence's first token has; the same rotated
+#define H_HALFWAY (H_STEP + 15)                           // half the square of what first tokens have more
+#define H_VALUE (H_STEP + 16)                            // of V: what a token like first ones has more; the same rotated
 #define H_MEAN_V (H_VALUE + 2 * DV)                       // of V, by place (Tables): what its header makes of groups
 #define H_MAP (H_MEAN_V + DV)                             // [DV][DK]: coefficients to V, by place; then transposed
 #define H_SIZE (H_MAP + 2 * DV * DK)
@@ -38,14 +40,16 @@ inline angle angle_of(dptr<const float> tables, vlane lane, int kv_heads, int n,
     a.sine = s * c0 + c * s0;
     return a;
 }
+// Which tokens are like first ones, by the bytes of their gains: 1, or 0.
+inline vfloat like_first(vuint byte) { return select(vfloat(0.0f), vfloat(1.0f), byte > 0u && byte < 64u); }
 inline vfloat gain_of(vuint byte) {
-    vfloat g = exp2((vfloat(byte) - 128.0f) * 0.0625f);
+    vfloat g = exp2(select((vfloat(byte) - 128.0f) * 0.0625f, (vfloat(byte) - 48.0f) * 0.125f, byte < 64u));
     return select(select(g, vfloat(0.0f), byte == 0u), vfloat(NAN), byte == 255u);
 }
-// The gains of tokens t0 + lane.
-inline vfloat k_gains(dptr<const uint> rec, vlane lane, int t0) {
+// The bytes of the gains of tokens t0 + lane.
+inline vuint k_gains(dptr<const uint> rec, vlane lane, int t0) {
     vuint four = ld(rec, lane + (AT_KG + t0 / 4), first(lane, 8));
-    return gain_of(simd_shuffle(four, vint(lane) / 4) >> vuint((vint(lane) & 3) * 8) & 255u);
+    return simd_shuffle(four, vint(lane) / 4) >> vuint((vint(lane) & 3) * 8) & 255u;
 }
 // Words of 32 tokens, where they can be read one by one.
 #if HOST
@@ -98,17 +102,15 @@ inline void k_rows(tptr<float> y, tptr<float> c, dptr<const float> head, int n, 
     store(t, y, 32);
     SG_BARRIER;
 }
-// What every token's place p has, of block t0 of the n-th page of a sequence.
-inline vfloat k_mean_of(dptr<const float> head, vlane lane, int n, int t0, int p) {
-    vfloat mean = head[H_MEAN + p];
-    if (n == 0 && t0 == 0) mean += select(vfloat(0.0f), vfloat(head[H_FIRST + p]), vint(lane) == 0);
-    return mean;
-}
-// The pair at row i of y, at place p of the head, rotated.
-inline pair k_turned(tptr<float> y, dptr<const float> head, vlane lane, int i, int p, angle a, int n, int t0) {
+// The pair at row i of y, at place p of the head, rotated. like: as like_first gives it; any: whether it has some.
+inline pair k_turned(tptr<float> y, dptr<const float> head, vlane lane, int i, int p, angle a, vfloat like, bool any) {
     vfloat u = y[lane + 32 * i], w = y[lane + 32 * (i + 1)];
-    u = u + k_mean_of(head, lane, n, t0, p);
-    w = w + k_mean_of(head, lane, n, t0, p + 1);
+    u = u + head[H_MEAN + p];
+    w = w + head[H_MEAN + p + 1];
+    if (any) {
+        u += like * head[H_FIRST + p];
+        w += like * head[H_FIRST + p + 1];
+    }
     pair r;
     r.x = u * a.cosine - w * a.sine;
     r.y = u * a.sine + w * a.cosine;
@@ -116,13 +118,14 @@ inline pair k_turned(tptr<float> y, dptr<const float> head, vlane lane, int i, i
 }
 
 #ifdef SEALING
-// A gain's byte: of 2^(1 / 16) steps, 128 for 1; 0 for 0, 255 where `sum` is not zero.
-inline vuint byte_of(vfloat gain, vfloat sum) {
+// A gain's byte: of 2^(1 / 16) steps, 128 for 1; 0 for 0, 255 where `sum` is not zero; of a token like first ones below 64.
+inline vuint byte_of(vfloat gain, vfloat sum, vbool like) {
     vuint w = as_uint(gain);
     vfloat m = as_float((w & 0x7fffffu) | 0x3f800000u);
-    vint n = vint(w >> 23) * 16 - 16 * 127 + 128;
+    vint n = vint(w >> 23) * 16 - 16 * 127;
     for (int i = 0; i < 16; ++i) n += select(vint(0), vint(1), m > exp2((float(i) + 0.5f) * 0.0625f));
-    n = select(vint(0), min(max(n, vint(1)), vint(254)), gain > 0.0f);
+    vint small = select(vint(1), min(max(((n + 1) >> 1) + 48, vint(1)), vint(63)), gain > 0.0f);
+    n = select(select(vint(0), min(max(n + 128, vint(64)), vint(254)), gain > 0.0f), small, like);
     return select(vuint(255u), vuint(n), as_uint(sum) << 1 == 0u);        // by its bits: compilers may take it that there is no NaN
 }
 #define K_PHASES
@@ -134,13 +137,16 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
     dptr<const float> head = head_of(s.tables, s.head);
     if (sg < K_SEALERS) for (int b = sg; b < BLOCKS; b += K_SEALERS) {
         vint row = take_rows(s, lane, b);
+        vfloat along = 0.0f;                              // of what first tokens have more
         for (int n = 0; n < DK / K_BLOCK; ++n) {
             for (int i = 0; i < K_BLOCK; i += 2) {
                 int p = n * K_BLOCK + i;
                 angle a = angle_of(s.tables, lane, s.heads, s.number, 32 * b, p / 2);
                 vfloat u = take_channel(s, lane, row, int(s.tables[p])), w = take_channel(s, lane, row, int(s.tables[p + 1]));
-                x[lane + 32 * i] = u * a.cosine + w * a.sine - k_mean_of(head, lane, s.number, 32 * b, p);
-                x[lane + 32 * (i + 1)] = w * a.cosine - u * a.sine - k_mean_of(head, lane, s.number, 32 * b, p + 1);
+                vfloat y = u * a.cosine + w * a.sine - head[H_MEAN + p], z = w * a.cosine - u * a.sine - head[H_MEAN + p + 1];
+                along += y * head[H_FIRST + p] + z * head[H_FIRST + p + 1];
+                x[lane + 32 * i] = y;
+                x[lane + 32 * (i + 1)] = z;
             }
             SG_BARRIER;
             for (int m = 0; m < K_BLOCK; m += K_ROWS) {
@@ -153,9 +159,16 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
         }
         vfloat square = 0.0f, bad = 0.0f, above = 0.0f, below = 0.0f;
         float weights = 0.0f;
+        vbool like = along > head[H_HALFWAY];
+        bool any = simd_any(like);
         for (int d = 0; d < DK; ++d) {
             vfloat y = c[lane + 32 * d];
             bad += y * 0.0f;
+            if (any) {
+                y = y - select(vfloat(0.0f), vfloat(head[H_FIRST_CODE + d]), like);
+                SG_BARRIER;
+                c[lane + 32 * d] = y;
+            }
             if (head[H_WEIGHT + d] > 0.0f) {
                 square += y * y * head[H_WEIGHT + d];
                 weights += head[H_WEIGHT + d];
@@ -211,7 +224,7 @@ inline void k_first(thread const source& s, dptr<uint> rec, vlane lane, int sg, 
             }
             SG_BARRIER;
         }
-        vuint byte = byte_of(select(vfloat(0.0f), above / below, below > 0.0f), bad);
+        vuint byte = byte_of(select(vfloat(0.0f), above / below, below > 0.0f), bad, like);
         vuint w = byte << vuint((vint(lane) & 3) * 8);
         w = w | simd_shuffle_xor(w, 1);
         w = w | simd_shuffle_xor(w, 2);

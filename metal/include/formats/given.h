@@ -11,7 +11,7 @@
 inline void expect_values(thread const source& s, dptr<const uint> rec, vlane lane, int t0, tptr<float> room) {
     dptr<const float> head = head_of(s.tables, s.head);
     tptr<float> out = room + V_EXPECTED;
-    vfloat gain = k_gains(rec, lane, t0);
+    vfloat gain = gain_of(k_gains(rec, lane, t0));
     K_WORDS words = k_near(rec, out, lane, t0);
     for (int n = 0; n < DK / K_BLOCK; ++n) k_coefficients(room + 32 * n * K_BLOCK, head, words, lane, gain, n);
     for (int m = 0; m < DV; m += K_ROWS) {

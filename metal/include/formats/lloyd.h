@@ -12,13 +12,13 @@ TABLE16(V_LEVELS, -1.86218f, -1.089838f, -0.611198f, -0.196668f, 0.196668f, 0.61
 inline vuint v_subset(vuint u, int j) { return (u << 2 >> j & 1u) | ((u ^ u << 1 ^ u << 3) >> j & 1u) << 1; }
 #define V_CODE(w, j) pick16(V_LEVELS, v_subset((w)[0], j) | V_MORE(w, j))
 #ifdef K_CALIBRATED
-// A sequence's first token is stored less what first tokens have. Adds f times that to a token of plain V, or of rotated.
+// A token like sequences' first ones is stored less what these have. Adds f times that to a token of rotated V.
 #define V_FIRST
-inline void v_first(thread token& x, dptr<const float> head, vlane lane, int rotated, float f) {
+inline bool is_like_first(dptr<const uint> rec, int t) { return ((uint(rec[AT_KG + t / 4]) >> (8 * (t % 4)) & 255u) - 1u) < 63u; }
+inline void v_first(thread token& x, dptr<const float> head, vlane lane, float f) {
     UNROLL for (int c = 0; c < V_COLUMNS; ++c)
         UNROLL for (int j = 0; j < V_PER; ++j)
-            x.v[c][j] += ld(head, spread<32, 0, V_PER>(lane) + (H_VALUE + rotated * DV + 32 * c * V_PER + j),
-                            first(lane, V_UNITS - 32 * c)) * f;
+            x.v[c][j] += ld(head, spread<32, 0, V_PER>(lane) + (H_VALUE + DV + 32 * c * V_PER + j), first(lane, V_UNITS - 32 * c)) * f;
 }
 #endif
 #define AT_VG (AT_V + PAGE * V_UNITS * V_LOADS)
@@ -66,10 +66,14 @@ inline void encode_v(thread const source& s, dptr<uint> rec, vlane lane, int t, 
     vint unit = vint(lane) % V_UNITS, row = ld(s.rows, vint(lane) / V_UNITS + t, first(lane, lanes));
     token x;
     UNROLL for (int j = 0; j < 32; ++j) x.v[0][j] = take_number(s, lane, row, unit * 32 + j, lanes);
-#ifdef V_FIRST
-    if (t == 0 && s.number == 0) v_first(x, head_of(s.tables, s.head), lane, 0, -1.0f);
-#endif
 #ifdef V_GIVEN
+    vint number = vint(lane) / V_UNITS + t;
+    vuint gains = ld(dptr<const uint>(rec), number / 4 + AT_KG, first(lane, lanes));
+    vfloat like = like_first(gains >> vuint((number & 3) * 8) & 255u);
+    if (simd_any(like > 0.0f)) {
+        dptr<const float> head = head_of(s.tables, s.head);
+        UNROLL for (int j = 0; j < 32; ++j) x.v[0][j] -= like * ld(head, unit * 32 + (H_VALUE + j), first(lane, lanes));
+    }
     UNROLL for (int j = 0; j < 32; ++j) {
         vint at = V_PLACE(unit, j) * 32 + vint(lane) / V_UNITS + t % 32;
         x.v[0][j] -= ld(levels, at + V_EXPECTED, first(lane, lanes));

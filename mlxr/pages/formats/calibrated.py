@@ -3,7 +3,9 @@
 Per KV head: the mean is taken out, and blocks of channels go through a Karhunen-Loeve transform that is whitened by the
 second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
 codes are a trellis's (pages/trellis.py), but for those of 5 bits, which stand for Lloyd-Max levels. A token has a gain of one
-byte. The leading coefficient has levels of its own, far apart.
+byte. The leading coefficient has levels of its own, far apart. A sequence's first token is an attention sink, and alike in all
+sequences; so are some that follow it at once ("\n\n"): a token that is nearer to first ones than to others is stored less their
+mean, which its gain says.
 
 What a token's K says of its V costs nothing to store: a V that goes with it (PageFormat.given) is stored less a linear map of
 the coefficients as they are read, and less its mean.
@@ -26,6 +28,8 @@ MOST = 5                 # bits of any other
 TRELLIS = 4              # at most of one on a trellis
 LEFT = 1.0, 0.3137, 0.0919, 0.0253, 0.0068, 0.0025        # of a normal's variance, after so many bits
 STEPS = 16               # of a gain, to a factor of 2
+LIKE = 64                # bytes of gains below this are of tokens like first ones, in steps of 1/8
+LIKE_ONE = 48            # of these, that of a gain of 1
 COUNTS = tuple(1 << min(b + 1, MOST) for b in range(1, MOST + 1))       # levels of a coefficient of so many bits
 LEVELS = sum(COUNTS)
 ROWS = 16                # of a matrix that kernels multiply at once: K_ROWS of formats/calibrated.h
@@ -89,6 +93,9 @@ class Tables:
         self.value_map = mx.array((parts @ fitted["inverse"]).swapaxes(1, 2).reshape(heads, -1, dim).astype(np.float32))     # of coefficients
         wide = allocated == WIDE
         weights = np.where(wide | (allocated == 0), 0, fitted["variances"])
+        forward = fitted["forward"].astype(np.float64)
+        self.first_code = mx.array(np.einsum("hnij,hnj->hni", forward, fitted["first"].reshape(heads, -1, block)).reshape(heads, dim).astype(np.float32))
+        self.halfway = mx.array((0.5 * (fitted["first"].astype(np.float64) ** 2).sum(axis=1)).astype(np.float32))     # [H]
         self.weights = mx.array(weights.astype(np.float32))                                              # [H, D]
         self.wide = mx.array(wide)
         self.step = mx.array((2 * fitted["span"] / ((1 << WIDE) - 2)).astype(np.float32))                # [H]
@@ -130,6 +137,7 @@ class Tables:
             yield from (f["inverse"][h], f["forward"][h], f["mean"][h], f["first"][h], self.bits[h])
             yield np.concatenate([[0], np.cumsum(self.bits[h])[:-1]])
             yield np.array(self.weights[h])
+            yield np.array(self.first_code[h])
             levels = np.zeros((6, 32))
             for b, book in table.items():
                 levels[b, :book.shape[1]] = book[h]
@@ -138,6 +146,7 @@ class Tables:
             used[0] = np.array(self.step)[h]
             for n, bits in enumerate(self.bits[h].reshape(-1, self.block)):
                 used[1 + n] = -(-(int(np.nonzero(bits)[0].max(initial=-1)) + 1) // 8) * 8    # a product takes eight at once
+            used[15] = np.array(self.halfway)[h]
             yield used
             yield np.array(self.first_value[h])
             yield np.array(rotate(self.first_value[h]))
@@ -157,15 +166,13 @@ class Tables:
         a, b = x[..., 0::2], x[..., 1::2]
         return mx.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
 
-    def means(self, at):
-        """[..., H, page, D]: what is taken out of K by place, of such pages."""
-        start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
-        return self.mean[:, None] + mx.where(start, self.first[:, None], 0.0)
+    def means(self, like):
+        """[..., H, page, D]: what is taken out of K by place. like: bool [..., H, page], which tokens are like first ones."""
+        return self.mean[:, None] + mx.where(like[..., None], self.first[:, None], 0.0)
 
-    def values(self, coefficients, at):
-        """[..., H, page, DV]: what is taken out of V, of such pages, where K has these coefficients [..., H, page, D]."""
-        start = (at[..., None, None, None] == 0) & (mx.arange(self.page)[:, None] == 0)
-        more = self.value_mean[:, None] + mx.where(start, self.first_value[:, None], 0.0)
+    def values(self, coefficients, like):
+        """[..., H, page, DV]: what is taken out of V, where K has these coefficients [..., H, page, D]."""
+        more = self.value_mean[:, None] + mx.where(like[..., None], self.first_value[:, None], 0.0)
         return coefficients @ self.value_map.swapaxes(-1, -2) + more
 
     def coefficients(self, x, matrices):
@@ -200,7 +207,8 @@ class Calibrated(Encoding):
     """bits: of an element, on average, without the gains. block: channels of a transform, 64 or 16.
 
     For each 32 tokens, bits * d words, each a bit of 32 tokens' codes: of the first coefficient its bits from the lowest
-    up, then of the second. A new path of the trellis begins with each block. Then the tokens' gains, a byte each [page / 4]: 2^((byte - 128) / 16); 0 is 0, 255 NaN.
+    up, then of the second. A new path of the trellis begins with each block. Then the tokens' gains, a byte each [page / 4]:
+    2^((byte - 128) / 16); 0 is 0, 255 NaN; below 64 2^((byte - 48) / 8), of a token like first ones.
     tables: a Tables, of a layer; it does not tell formats apart.
     """
 
@@ -245,8 +253,8 @@ class Calibrated(Encoding):
     def table_bytes(self, heads, d, dv, page, pages):
         """Of the arrays that Tables makes, in the order of its lines."""
         block, planes, turns = self.block_of(d), self.planes(d), (pages + 1) * d
-        constants = d + page * d + heads * (2 * d * block + 5 * d + 6 * 32 + 16 + 3 * dv + 2 * d * dv) + turns
-        own = heads * (6 * d + 2 * d * block + 2 * dv + d * dv + 1 + d * (1 << MOST) + planes + planes * d)
+        constants = d + page * d + heads * (2 * d * block + 6 * d + 6 * 32 + 16 + 3 * dv + 2 * d * dv) + turns
+        own = heads * (7 * d + 2 * d * block + 2 * dv + d * dv + 2 + d * (1 << MOST) + planes + planes * d)
         return 4 * (turns + page * d + 2 * d + own + constants) + 2 * heads * d
 
     def read_floats(self, d, on):
@@ -266,7 +274,9 @@ class Calibrated(Encoding):
 
     def encode(self, x, at=None):
         t, page = self.need(), x.shape[-2]
-        c = t.coefficients(t.turned(x[..., t.order], at, back=True) - t.means(at), t.forward)
+        centred = t.turned(x[..., t.order], at, back=True) - t.mean[:, None]
+        like = (centred * t.first[:, None]).sum(axis=-1) > t.halfway[:, None]
+        c = t.coefficients(centred, t.forward) - mx.where(like[..., None], t.first_code[:, None], 0.0)
         weights = t.weights[:, None]
         rms = mx.sqrt((c * c * weights).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True))
         unit = c * mx.where(rms > 0, 1 / rms, 0.0)
@@ -276,8 +286,10 @@ class Calibrated(Encoding):
         far = mx.clip(mx.round(c / t.step[:, None, None]) + (1 << WIDE - 1), 0, top)
         codes = mx.where(t.wide[:, None], far.astype(mx.int32), codes)
         finite = mx.isfinite((c * 0).sum(axis=-1))
-        byte = mx.clip(mx.round(mx.log2(mx.maximum(gain, 1e-30)) * STEPS) + 128, 1, 254)
-        byte = mx.where(finite, mx.where(gain > 0, byte, 0), 255).astype(mx.uint32)
+        n = mx.round(mx.log2(mx.maximum(gain, 1e-30)) * STEPS)
+        byte = mx.where(gain > 0, mx.clip(n + 128, LIKE, 254), 0)
+        byte = mx.where(like, mx.where(gain > 0, mx.clip(mx.floor((n + 1) / 2) + LIKE_ONE, 1, LIKE - 1), 1), byte)
+        byte = mx.where(finite, byte, 255).astype(mx.uint32)
         codes = mx.where(finite[..., None], codes, 0)
         bits = (codes[..., None] >> mx.arange(WIDE)) & 1                                  # [..., H, page, D, WIDE]
         bits = bits.reshape(*codes.shape[:-1], -1)
@@ -289,15 +301,16 @@ class Calibrated(Encoding):
 
     def decode(self, words, page, d, at=None):
         t = self.need()
-        x = t.turned(t.coefficients(self.coefficients(words, page), t.inverse) + t.means(at), at)
-        return x[..., t.back]
+        c, like = self.coefficients(words, page)
+        return t.turned(t.coefficients(c, t.inverse) + t.means(like), at)[..., t.back]
 
-    def values(self, words, page, at):
+    def values(self, words, page):
         """[..., H, page, DV]: what a V that is given K is stored less, of pages whose K is stored in these words."""
-        return self.need().values(self.coefficients(words, page), at)
+        return self.need().values(*self.coefficients(words, page))
 
     def coefficients(self, words, page):
-        """float32 [..., H, page, D] of words [..., H, words], as attention reads them."""
+        """(float32 [..., H, page, D], which tokens are like first ones: bool [..., H, page]) of words [..., H, words], as
+        attention reads them."""
         t = self.need()
         planes, gains = mx.split(words, [page // 32 * t.planes], axis=-1)
         planes = planes.reshape(*planes.shape[:-1], page // 32, 1, -1)
@@ -305,11 +318,11 @@ class Calibrated(Encoding):
         bits = bits.reshape(*words.shape[:-1], page, -1).astype(mx.float32)
         codes = (bits @ t.worth).astype(mx.int32)
         byte = ((gains[..., None] >> (8 * mx.arange(4, dtype=mx.uint32))) & 255).reshape(*words.shape[:-1], page)
-        gain = mx.exp2((byte.astype(mx.float32) - 128) / STEPS) if hasattr(mx, "exp2") else mx.power(
-            2.0, (byte.astype(mx.float32) - 128) / STEPS)
+        like, number = (byte > 0) & (byte < LIKE), byte.astype(mx.float32)
+        gain = mx.power(2.0, mx.where(like, (number - LIKE_ONE) / (STEPS / 2), (number - 128) / STEPS))
         gain = mx.where(byte == 255, mx.nan, mx.where(byte == 0, 0.0, gain))[..., None]
         level = t.look_up(codes)
-        return mx.where(t.wide[:, None], level + 0 * gain, level * gain)
+        return mx.where(t.wide[:, None], level + 0 * gain, level * gain), like
 
     def need(self):
         """The tables. Raises ConfigError where there are none."""
