@@ -1,9 +1,9 @@
-// Activations as integers of 21 bits, block by block of 32: x[M, K] = factors[..][0] * (a * 2^14 + b * 2^7 + c), with a, b, c
+// Activations as integers of 24 bits, block by block of 32: x[M, K] = factors[..][0] * (a * 2^16 + b * 2^8 + c), with a, b, c
 // signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][24]: 8 words of a, 8 of b, 8 of c, in order;
 // factors[K / 32][M][2].
 // Built with: XTYPE, SGS, NORM_EPS (or not: x is first x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]).
 // K a multiple of 32. Grid: M / SGS threadgroups; a row is one SIMD-group's.
-#define MOST 2080768.0f                                   // 127 * 2^14: the largest a has no room for more
+#define MOST 8257536.0f                                   // 126 * 2^16: the largest a has no room for more
 
 // A byte of four lanes each, to a word of lanes 0 to 7.
 inline vuint packed(vint digit, vlane lane) {
@@ -38,7 +38,7 @@ KERNEL int8_split(dptr<const XTYPE> x,
 #endif
                 float most = simd_max(abs(v)), total = simd_sum(v);
                 vint q = vint(rint(v * (most > 0.0f ? MOST / most : 0.0f)));
-                vint c = (q + 64 & 127) - 64, upper = (q - c) >> 7, b = (upper + 64 & 127) - 64, a = (upper - b) >> 7;
+                vint c = (q + 128 & 255) - 128, upper = (q - c) >> 8, b = (upper + 128 & 255) - 128, a = (upper - b) >> 8;
                 long at = long(k / 32) * M + row;
                 dptr<uint> words = digits + at * 24;
                 st(words, lane + 0, packed(a, lane), first(lane, 8));

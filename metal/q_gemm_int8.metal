@@ -9,24 +9,23 @@
 template <int R> inline void add_block(thread codes32& b, dptr<const uint> d, dptr<const float> f, tptr<float> sums, vlane lane) {
     vint part[R][R < 3 ? 4 / R : 1];                      // some sums at once, as a product waits for the one before
     vfloat whole[R];
-    UNROLL for (int r = 0; r < R; ++r) whole[r] = 0.0f;
-    UNROLL for (int j = 0; j < 3; ++j) {
+    UNROLL for (int j = 0; j < 3; ++j) {                  // 32 bits hold the sums of one digit, or of two with small codes
         UNROLL for (int r = 0; r < R; ++r)
             UNROLL for (int s = 0; s < (R < 3 ? 4 / R : 1); ++s)
-                if (CODES > 5 || j == 0 || s > 0) part[r][s] = 0;
-                else part[r][s] = part[r][s] << 7;
+                if (CODES > 4 || j != 1 || s > 0) part[r][s] = 0;
+                else part[r][s] = part[r][s] << 8;
         UNROLL for (int i = 0; i < 8; ++i)
             UNROLL for (int r = 0; r < R; ++r)
                 part[r][i % (R < 3 ? 4 / R : 1)] = dot4(part[r][i % (R < 3 ? 4 / R : 1)], b.c[i], d[r * 24 + j * 8 + i]);
         UNROLL for (int r = 0; r < R; ++r) {
             UNROLL for (int s = 1; s < (R < 3 ? 4 / R : 1); ++s) part[r][0] += part[r][s];
-            if (CODES > 5) whole[r] = whole[r] * 128.0f + vfloat(part[r][0]);         // 32 bits do not hold all digits
+            if (j == (CODES > 4 ? 0 : 1)) whole[r] = vfloat(part[r][0]);
+            else if (j > 0) whole[r] = whole[r] * 256.0f + vfloat(part[r][0]);
         }
     }
     UNROLL for (int r = 0; r < R; ++r) {
         float unit = f[r * 2], total = f[r * 2 + 1];
-        vfloat y = CODES > 5 ? whole[r] : vfloat(part[r][0]);
-        sums[lane + r * 32] = sums[lane + r * 32] + (y * (b.scale[0] * unit) + b.offset[0] * total);
+        sums[lane + r * 32] = sums[lane + r * 32] + (whole[r] * (b.scale[0] * unit) + b.offset[0] * total);
     }
 }
 

@@ -248,9 +248,9 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
               dptr<YTYPE> y, int N, int K, int own, int period, GRID) {
 #if STREAM
     int length = K + STEP;                                // of a row of x and its beginning again
-    tptr<float> tiles = shared + B * length, squares = tiles + B * period * TILE, sums_of = squares + B * SGS;
+    tptr<float> tiles = shared + B * length, sums_of = tiles + B * period * TILE, squares = sums_of + B * SGS * 1024;
 #if LOW_BYTES
-    tptr<float> digits = sums_of + B * SGS * 1024;
+    tptr<float> digits = squares + B * SGS;
 #endif
     SIMDGROUPS {                                          // x, normed
         for (int b = 0; b < B; ++b) {

@@ -1,5 +1,5 @@
-// q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-24 of the largest of
-// those that share it, 2^-22 of values up to 128 and 2^-21 of codes of 8 bits. That is a lane's 8; or where a type of weights has
+// q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-23 of the largest of
+// those that share it, 2^-21 where values reach 128 and 2^-20 of codes of 8 bits. That is a lane's 8; or where a type of weights has
 // GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
 // x, before any lane takes its own.
 // The largest integer: 8 of them times values fit into 31 bits, and its first digit into a byte. With ZERO a sum of products with

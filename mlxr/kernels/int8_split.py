@@ -8,7 +8,7 @@ from . import host_call, library
 from .library import Kernel
 
 BLOCK = 32
-MOST = 127 << 14          # the largest integer that three digits hold
+MOST = 126 << 16          # the largest integer that three digits hold
 
 
 @functools.lru_cache(None)
@@ -32,7 +32,7 @@ def apply(x, norm=None, eps=None):
     """(digits uint32 [K / 32, M, 24], factors float32 [K / 32, M, 2]) of x [M, K], lazily. norm: gains [K] in x's dtype.
 
     digits: 8 words each of the high, middle and low digits, four signed bytes a word; x is factors[..., 0] times
-    (high * 2^14 + middle * 2^7 + low), to 2^-21 of the largest of its block. factors[..., 1]: the sum of the block.
+    (high * 2^16 + middle * 2^8 + low), to 2^-23 of the largest of its block. factors[..., 1]: the sum of the block.
     """
     k = kernel(host_call.ELEMENT_OF[x.dtype], eps if norm is not None else None)
     if not k.ready():
@@ -51,8 +51,8 @@ def reference(x, norm=None, eps=None):
     q = mx.round(x * mx.where(most > 0, MOST / most, 0.0)).astype(mx.int32)
     digits = []
     for _ in range(2):
-        digits.append(mx.bitwise_and(q + 64, 127) - 64)
-        q = mx.right_shift(q - digits[-1], 7)
+        digits.append(mx.bitwise_and(q + 128, 255) - 128)
+        q = mx.right_shift(q - digits[-1], 8)
     bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8)
     return bytes_.view(mx.uint32), mx.concatenate([most / MOST, x.sum(axis=-1, keepdims=True)], axis=-1)
 
@@ -60,5 +60,5 @@ def reference(x, norm=None, eps=None):
 def values(digits, factors):
     """float32 [M, K]: what digits and factors stand for."""
     a, b, c = mx.split(mx.contiguous(digits).view(mx.int8).astype(mx.float32), 3, axis=-1)
-    x = (a * 16384 + b * 128 + c) * factors[..., :1]
+    x = (a * 65536 + b * 256 + c) * factors[..., :1]
     return x.swapaxes(0, 1).reshape(x.shape[1], -1)

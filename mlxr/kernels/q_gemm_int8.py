@@ -1,4 +1,4 @@
-"""q_gemm_int8: few rows of activations times a stored matrix by integer products, on CPUs that have them; exact to 2^-21."""
+"""q_gemm_int8: few rows of activations times a stored matrix by integer products, on CPUs that have them; exact to 2^-23."""
 
 import functools
 

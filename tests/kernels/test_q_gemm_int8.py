@@ -132,7 +132,7 @@ def test_gate(kind, m, n, width, what, tile, sgs):
 
 FAULTS = {
     "the last column's row not held back": ("min(vint(lane), vint(cols - 1))", "vint(lane)"),
-    "a digit's place forgotten": ("part[r][s] << 7", "part[r][s]"),
+    "a digit's place forgotten": ("part[r][s] << 8", "part[r][s]"),
     "a mask dropped at the store": ("lane + 0, v, first(lane, cols)", "lane + 0, v"),
     "the offset forgotten": ("+ b.offset[0] * total", ""),
 }
