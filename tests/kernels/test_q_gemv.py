@@ -355,8 +355,8 @@ FAULTS = {
         "st(y, lane + (b * N + row0), v, first(lane, rows));",
         "st(y, lane + (b * N + row0), v);",
     ),
-    "a word too far": ("spread<4, 5>(lane) + 1", "spread<4, 5>(lane) + 2"),
-    "a scale of another block": ("ld(w.w, spread<4, 5, 0>(lane)", "ld(w.w, spread<8, 5, 0>(lane)"),
+    "a word too far": ("spread<4, UNITS>(lane) + FIRST", "spread<4, UNITS>(lane) + 2"),
+    "a scale of another block": ("ld(w.w, spread<4, UNITS, 0>(lane)", "ld(w.w, spread<8, UNITS, 0>(lane)"),
     "the offset forgotten": ("+ q.offset * a.total", ""),
 }
 
