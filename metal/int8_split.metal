@@ -1,9 +1,9 @@
-// Activations as integers of 24 bits, block by block of 32: x[M, K] = factors[..][0] * (a * 2^16 + b * 2^8 + c), with a, b, c
-// signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][24]: 8 words of a, 8 of b, 8 of c, in order;
+// Activations as integers of 16 + LOW bits, block by block of 32: x[M, K] = factors[..][0] * ((a * 2^8 + b) * 2^LOW + c), with a,
+// b, c signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][24]: 8 words of a, 8 of b, 8 of c, in order;
 // factors[K / 32][M][2].
-// Built with: XTYPE, SGS, NORM_EPS (or not: x is first x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]).
+// Built with: XTYPE, LOW (up to 8), SGS, NORM_EPS (or not: x is first x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]).
 // K a multiple of 32. Grid: M / SGS threadgroups; a row is one SIMD-group's.
-#define MOST 8257536.0f                                   // 126 * 2^16: the largest a has no room for more
+#define MOST (127.0f * float(1 << (8 + LOW)))             // the largest a has no room for more
 
 // A byte of four lanes each, to a word of lanes 0 to 7.
 inline vuint packed(vint digit, vlane lane) {
@@ -38,7 +38,8 @@ KERNEL int8_split(dptr<const XTYPE> x,
 #endif
                 float most = simd_max(abs(v)), total = simd_sum(v);
                 vint q = vint(rint(v * (most > 0.0f ? MOST / most : 0.0f)));
-                vint c = (q + 128 & 255) - 128, upper = (q - c) >> 8, b = (upper + 128 & 255) - 128, a = (upper - b) >> 8;
+                vint c = (q + (1 << LOW) / 2 & (1 << LOW) - 1) - (1 << LOW) / 2, upper = (q - c) >> LOW;
+                vint b = (upper + 128 & 255) - 128, a = (upper - b) >> 8;
                 long at = long(k / 32) * M + row;
                 dptr<uint> words = digits + at * 24;
                 st(words, lane + 0, packed(a, lane), first(lane, 8));

@@ -39,7 +39,7 @@ class Batch:
 
     All int32. tokens, positions [T]; a sequence's tokens are consecutive. sampled [S]: rows of tokens, or None.
     seal_pages [P]: page ids, or None. seal_rows [P * page_size]: their tokens, as rows of the tails (below
-    slots * page_size) or, from there on, of the new tokens. seal_numbers [P]: which page of its sequence each is.
+    slots * page_size) or, from there on, of the new tokens. seal_numbers [P, but 8 or more]: which page of its sequence each is.
     first_slots, first_rows: the same of pages that are held in place of records (held: a Held, or None): their slots.
     tail_rows [U], tail_source [U]: rows of the tails that are written, and the new tokens they get; or None.
     slots: tail slots there are. start: position of the first token where the batch is one sequence, else None. few: new
@@ -205,7 +205,7 @@ def build_batch(works, page_size, slots, previous=None, held=None, few=FEW):
         tail_source += range(row + work.count - left, row + work.count)
     tokens = _tokens(host, source, previous)
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
-                 _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
+                 _ints(seal_numbers + [0] * (8 - len(seal_numbers)) if seal_numbers else []), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
                  held, _ints(first_slots), _ints(first_rows), few)
 
 

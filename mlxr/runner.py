@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from .batch import FEW, build_batch, tail_slots
 from .kernels import library
+from .kernels.recording import in_place
 from .models import seam, surgery
 from .models.modes import GATHERED, PAGED
 from .sampler import sample
@@ -54,10 +55,11 @@ class Runner:
             self.forget(sequence)
         self.pool.reserve(tail_slots(max(w.slot for w in plan.works) + 1, self._most))
         self._settle = settle if self.mode == PAGED else None
-        if plan.seals(self.pool.page_size):
+        # An update of an array is in its own memory only when nobody who reads it is in flight. Where seals write in place in any
+        # case, that holds for pages that are held as plain numbers alone.
+        if plan.seals(self.pool.page_size, (self.pool.held.first if self.pool.held else 0) if in_place() else None):
             if self._settle:
                 self._settle()
-            # A seal reuses the pool's buffer only when no reader of it is in flight.
             mx.synchronize()
         self._wanted, self._hidden = any(w.sequence.embed for w in plan.samples), []
         logits = self.logits(plan.works)

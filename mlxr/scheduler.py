@@ -45,9 +45,10 @@ class Plan:
         """The works whose sequences get a token, in the order of the step's output rows."""
         return [w for w in self.works if w.sample]
 
-    def seals(self, page_size):
-        """Whether it completes a page."""
-        return any((w.start + w.count) // page_size > w.start // page_size for w in self.works)
+    def seals(self, page_size, before=None):
+        """Whether it completes a page; `before`: one of the first so many of a sequence."""
+        return any((w.start + w.count) // page_size > w.start // page_size and (before is None or w.start // page_size < before)
+                   for w in self.works)
 
     def __bool__(self):
         return bool(self.works)

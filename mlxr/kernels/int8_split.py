@@ -8,15 +8,26 @@ from . import host_call, library
 from .library import Kernel
 
 BLOCK = 32
-MOST = 126 << 16          # the largest integer that three digits hold
+LOW = 7                   # bits of the last digit, where nothing else is said
+
+
+def low_of(codes):
+    """Bits of the last digit: as many as let the sum of 32 products with codes of so many bits, all digits in one, fit into 31
+    bits. With codes of 6 and more it does not in any case: then 8, and the last digits' products are added up apart."""
+    return 8 if codes > 5 else 11 - codes
+
+
+def most(low):
+    """The largest integer that the digits hold."""
+    return 127 << (8 + low)
 
 
 @functools.lru_cache(None)
-def kernel(x_type="float", eps=None, *, on=None, checked=False, sgs=None, flags=()):
+def kernel(x_type="float", eps=None, *, low=LOW, on=None, checked=False, sgs=None, flags=()):
     """The specialisation for an element type; with eps rows are RMS-normed first."""
     on = on or library.backend()
     normed = [] if eps is None else [("norm", x_type)]
-    defines = {"XTYPE": x_type, "SGS": sgs or (1 if on == "host" else 4)}
+    defines = {"XTYPE": x_type, "LOW": low, "SGS": sgs or (1 if on == "host" else 4)}
     if eps is not None:
         defines["NORM_EPS"] = f"{float(eps)!r}f"
     return Kernel("int8_split", inputs=[("x", x_type), *normed], outputs=[("digits", "uint"), ("factors", "float")],
@@ -28,37 +39,38 @@ def shapes(m, width):
     return (width // BLOCK, m, 24), (width // BLOCK, m, 2)
 
 
-def apply(x, norm=None, eps=None):
+def apply(x, norm=None, eps=None, low=LOW):
     """(digits uint32 [K / 32, M, 24], factors float32 [K / 32, M, 2]) of x [M, K], lazily. norm: gains [K] in x's dtype.
 
     digits: 8 words each of the high, middle and low digits, four signed bytes a word; x is factors[..., 0] times
-    (high * 2^16 + middle * 2^8 + low), to 2^-23 of the largest of its block. factors[..., 1]: the sum of the block.
+    ((high * 2^8 + middle) * 2^low + last), to 2^-(15 + low) of the largest of its block. factors[..., 1]: the sum of the block.
     """
-    k = kernel(host_call.ELEMENT_OF[x.dtype], eps if norm is not None else None)
+    k = kernel(host_call.ELEMENT_OF[x.dtype], eps if norm is not None else None, low=low)
     if not k.ready():
-        return reference(x, norm, eps)
+        return reference(x, norm, eps, low)
     extra = [] if norm is None else [norm]
     return tuple(k([x, *extra], shapes(*x.shape), (-(-x.shape[0] // k.sgs), 1, 1), x.shape))
 
 
-def reference(x, norm=None, eps=None):
+def reference(x, norm=None, eps=None, low=LOW):
     """The same in plain MLX operations."""
     x = x.astype(mx.float32)
     if norm is not None:
         x = mx.fast.rms_norm(x, norm.astype(mx.float32), eps)
     x = x.reshape(x.shape[0], -1, BLOCK).swapaxes(0, 1)
-    most = mx.abs(x).max(axis=-1, keepdims=True)
-    q = mx.round(x * mx.where(most > 0, MOST / most, 0.0)).astype(mx.int32)
+    largest = mx.abs(x).max(axis=-1, keepdims=True)
+    q = mx.round(x * mx.where(largest > 0, most(low) / largest, 0.0)).astype(mx.int32)
     digits = []
-    for _ in range(2):
-        digits.append(mx.bitwise_and(q + 128, 255) - 128)
-        q = mx.right_shift(q - digits[-1], 8)
+    for bits in (low, 8):
+        half = 1 << (bits - 1)
+        digits.append(mx.bitwise_and(q + half, 2 * half - 1) - half)
+        q = mx.right_shift(q - digits[-1], bits)
     bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8)
-    return bytes_.view(mx.uint32), mx.concatenate([most / MOST, x.sum(axis=-1, keepdims=True)], axis=-1)
+    return bytes_.view(mx.uint32), mx.concatenate([largest / most(low), x.sum(axis=-1, keepdims=True)], axis=-1)
 
 
-def values(digits, factors):
+def values(digits, factors, low=LOW):
     """float32 [M, K]: what digits and factors stand for."""
     a, b, c = mx.split(mx.contiguous(digits).view(mx.int8).astype(mx.float32), 3, axis=-1)
-    x = (a * 65536 + b * 256 + c) * factors[..., :1]
+    x = ((a * 256 + b) * (1 << low) + c) * factors[..., :1]
     return x.swapaxes(0, 1).reshape(x.shape[1], -1)

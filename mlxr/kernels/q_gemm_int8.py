@@ -1,7 +1,6 @@
-"""q_gemm_int8: few rows of activations times a stored matrix by integer products, on CPUs that have them; exact to 2^-23."""
+"""q_gemm_int8: rows of activations times a stored matrix by integer products, on CPUs that have them; exact to 2^-22."""
 
 import functools
-
 
 from ..errors import KernelError
 from . import host_build, int8_split, library
@@ -10,15 +9,15 @@ from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
 
-ROWS = 2, 32          # of x, from and to: one row waits for memory, many are as fast in q_gemm
-TILE = 16             # rows of x of a threadgroup
+LEAST = 2             # rows of x: one waits for memory
+TILE = 45             # rows of x of a threadgroup, at most
 
 __all__ = ["apply", "kernel", "launch", "reference", "takes"]
 
 
 @functools.lru_cache(None)
 def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=False, tile=TILE, sgs=1, flags=()):
-    """The specialisation of a Stored type whose header gives codes."""
+    """The specialisation of a Stored type whose header gives codes. tile: rows of x of a threadgroup, at most."""
     kind, on = stored(kind), on or library.backend()
     return Kernel(
         "q_gemm_int8",
@@ -26,8 +25,8 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
         inputs=[*kind.parameters, ("digits", "uint"), ("factors", "float"),
                 *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
         outputs=[("y", "float")],
-        ints=["M", "N", "K"],
-        defines=dict(kind.defines) | {"MT": tile, "SGS": sgs, "SWIGLU": int(swiglu), "BIAS": int(bias), "RESIDUAL": int(residual)},
+        ints=["M", "N", "K", "per"],
+        defines=dict(kind.defines) | {"MT": tile, "LOW": int8_split.low_of(kind.codes), "SGS": sgs, "SWIGLU": int(swiglu), "BIAS": int(bias), "RESIDUAL": int(residual)},
         shared=sgs * tile * 32 * (2 if swiglu else 1),
         on=on,
         checked=checked,
@@ -37,12 +36,14 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
 
 def takes(kind, rows):
     """Whether this is the fast way for so many rows of x, here."""
-    return kind.codes and ROWS[0] <= rows <= ROWS[1] and library.backend() == "host" and host_build.has_byte_products()
+    return kind.codes and rows >= LEAST and library.backend() == "host" and host_build.has_byte_products()
 
 
-def launch(k, m, n):
-    """The grid."""
-    return -(-n // (32 * k.sgs)), -(-m // k.defines["MT"]), 1
+def launch(k, m, n, width):
+    """(grid, ints): rows of x are dealt out evenly, so many that the kernel takes them five at a time."""
+    groups = -(-m // k.defines["MT"])
+    per = min(k.defines["MT"], -(-m // groups // 5) * 5)
+    return (-(-n // (32 * k.sgs)), -(-m // per), 1), (m, n, width, per)
 
 
 def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None):
@@ -58,6 +59,6 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
     if not k.ready():
         return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual)
     extra = [as_float(a) for a in (bias, residual) if a is not None]
-    given = [*kind.inputs(weights), *int8_split.apply(x, norm, eps), *extra]
-    y = k(given, [(m, n)], launch(k, m, n), (m, n, width))[0]
+    given = [*kind.inputs(weights), *int8_split.apply(x, norm, eps, int8_split.low_of(kind.codes)), *extra]
+    y = k(given, [(m, n)], *launch(k, m, n, width))[0]
     return y if y.dtype == x.dtype else y.astype(x.dtype)

@@ -5,7 +5,8 @@ from .stored import stored
 
 # On a CPU (Zen 5), all matrices of a 135M model in Q4_1, one thread: q_gemv takes 7, 10, 17, 21 and 43 ms for 1, 2, 3, 4 and 8
 # rows, q_gemm 17, 20 and 30 for 4, 8 and 16; and each number of rows is one more kernel to compile. A GPU reads the weights
-# once either way, and has threads to spare for 8 rows. q_gemm_int8, where it can run, takes 9, 13, 18 and 30 for 2, 4, 8 and 16.
+# once either way, and has threads to spare for 8 rows. q_gemm_int8, where it can run, takes 8, 12, 18 and 29 for 2, 4, 8 and 16,
+# and .85 of q_gemm's time for 500.
 GEMV_ROWS = {"host": 3, "metal": 8, "reference": 8}
 
 

@@ -58,7 +58,8 @@ def write_rows(into, rows, source, values, after, always=False):
 class Recording:
     """How `outputs` come of `inputs`; whatever else their graph reaches must be evaluated, and is kept as it is.
 
-    written: arrays that write_rows made of some of the inputs. A replay writes these rows into the inputs themselves.
+    written: arrays that write_rows made of some of the inputs. A replay writes these rows into the inputs themselves. One that
+    is among the outputs is the input's memory under a new name, for what is to come after the rows are written.
     Raises KernelError when the graph holds anything but host kernels, reshapes and write_rows. All are lazy arrays.
     """
 
@@ -69,13 +70,14 @@ class Recording:
         if not self._handle:
             raise KernelError(f"this graph cannot be recorded: {bridge.mlxr_problem().decode()}")
 
-    def __call__(self, inputs):
-        """The outputs for other inputs of the same shapes and types, in the same order: a list of lazy arrays.
+    def __call__(self, inputs, after=()):
+        """The outputs for other inputs of the same shapes and types, in the same order: a list of lazy arrays. after: further arrays
+        that are computed before.
 
         They must be evaluated once, and in the order of the calls: the rows are written when they are.
         """
         outputs = tuple([mx.array(0) for _ in range(self._outputs)])
-        error = mlx_bridge.bridge().mlxr_replay(self._handle, tuple(inputs), outputs)
+        error = mlx_bridge.bridge().mlxr_replay(self._handle, (*inputs, *after), outputs)
         if error:
             raise KernelError(f"a recording cannot be replayed: {error.decode()}")
         return list(outputs)

@@ -23,7 +23,7 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=
     """The pool with pages encoded into it, in one update.
 
     records: uint32 [pages, kv_heads, words]. pages: int32 [P]. rows: int32 [P * page_size], numbered as gather_plain.
-    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d]. at: int32 [P], which page of its sequence each is.
+    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d]. at: int32 [P or more], which page of its sequence each is.
     """
     kernel = _ready(page_format, page_size, k.shape[1], k.shape[2], v.shape[2], k_tail.dtype, library.backend())
     if kernel is None:
@@ -34,14 +34,24 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=
                        *more_inputs(page_format, at)],
                       [(pages.size, kv_heads, records.shape[2])], (pages.size, kv_heads, 1), (kv_heads, tails))[0]
         if in_place():       # MLX would copy the pool wherever a reader of it, in this step or the last, has not run yet
-            return write_rows(records, pages, mx.arange(pages.size, dtype=mx.int32), made, made, always=True)
+            return write_rows(records, pages, _counted(pages.size), made, made, always=True)
         records[pages] = made
     return records
 
 
+@functools.lru_cache(None)
+def _counted(n):
+    """int32 [n]: 0, 1, ... Computed, so that it is a constant of recordings."""
+    numbers = mx.arange(n, dtype=mx.int32)
+    mx.eval(numbers)
+    return numbers
+
+
 def more_inputs(page_format, at):
-    """What the kernel takes beside K and V: where K is stored before RoPE, its tables and the pages' numbers int32 [P]."""
-    return [page_format.k.need().constants, mx.pad(at, (0, max(0, 8 - at.size)))] if page_format.k.before_rope else []
+    """What the kernel takes beside K and V: where K is stored before RoPE, its tables and the pages' numbers int32 [P or more]."""
+    if not page_format.k.before_rope:
+        return []
+    return [page_format.k.need().constants, at if at.size >= 8 else mx.pad(at, (0, 8 - at.size))]
 
 
 @functools.lru_cache(None)
@@ -78,4 +88,4 @@ def reference(page_format, page_size, rows, k_tail, v_tail, k, v, at=None):
     for tail, new in ((k_tail, k), (v_tail, v)):
         x = gather_plain(rows, tail, new)
         plain.append(x.reshape(-1, page_size, *x.shape[1:]).swapaxes(1, 2))      # [P, kv_heads, page, d]
-    return page_format.encode(*plain, at)
+    return page_format.encode(*plain, None if at is None else at[:plain[0].shape[0]])

@@ -20,7 +20,7 @@ class Stored:
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
     bytes: q_gemv takes codes as bytes, for integer products (BYTES there), where that reads faster from memory.
-    codes: q_gemm_int8 takes them: types that many files have, whose scales hold for 32 weights.
+    codes: bits of its codes where q_gemm_int8 takes them: types that many files have, whose scales hold for 32 weights.
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
 
@@ -31,7 +31,7 @@ class Stored:
     block: int = 32
     in_order: bool = True
     grid: bool = False
-    codes: bool = False
+    codes: int = 0
     bytes: bool = False
 
     @property
@@ -67,13 +67,13 @@ TYPES = {
         _plain("F32", "float"),
         _plain("F16", "half"),
         _plain("BF16", "bfloat16_t"),
-        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=True, bytes=True),
-        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=True, bytes=True),
-        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=True, bytes=True),
+        Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=8, bytes=True),
+        Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=4, bytes=True),
+        Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=4, bytes=True),
         Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),), bytes=True),
         Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),), bytes=True),
         *(_super(name) for name in ("Q2_K", "Q5_K", "Q8_K", "IQ4_XS")),
-        _super("Q4_K", codes=True),
+        _super("Q4_K", codes=4),
         *(_super(name, "ushort") for name in ("Q6_K", "Q3_K", "TQ1_0", "TQ2_0")),
         Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),), bytes=True),
         Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),), bytes=True),

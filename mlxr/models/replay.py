@@ -9,7 +9,7 @@ from ..kernels import attend, library
 from ..kernels.recording import Recording, possible, reads
 
 # Recordings kept, of some 250 KB. A kind of step is a number of rows, of those read of prompts, of pages a sequence has, and how
-# they are shared out.
+# they are shared out; a kind of seal, a number of pages.
 MOST = 48
 _DONE = "replayed"
 
@@ -98,12 +98,35 @@ class Stack:
         self.replays += 1
         return self._sealed(batch, self._layers, recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0])
 
-    @staticmethod
-    def _sealed(batch, layers, logits):
-        """The logits; what pages the batch completes are sealed after them."""
-        for p in layers if batch.completes else ():
-            p.pool.seal_tails(batch, after=logits)
+    def _sealed(self, batch, layers, logits):
+        """The logits; what pages the batch completes are sealed after them: in one operation, where no page is held."""
+        pools = [p.pool for p in layers]
+        if batch.completes and not (batch.first_slots is None and self._replay_seals(batch, pools, logits)):
+            for pool in pools:
+                pool.seal_tails(batch, after=logits)
         return logits
+
+    def _replay_seals(self, batch, pools, logits):
+        """Seal by a recording, which is made where there is none of so many pages; whether that can be."""
+        key = "seals", batch.slots, batch.seal_pages.size
+        inputs = [batch.seal_pages, batch.full_tails[0], batch.seal_numbers]
+        inputs += [a for pool in pools for a in (pool.records, pool.k_tail, pool.v_tail)]
+        if key not in self.recordings:
+            used = Counter(library.used)
+            made = [pool.sealed_from_tails(batch) for pool in pools]
+            try:
+                self._keep(key, (Recording(inputs, made), Counter(library.used) - used))
+            except KernelError:                  # such as of formats that only twins seal
+                self._keep(key, None)
+            library.used.subtract(Counter(library.used) - used)
+        self.recordings.move_to_end(key)
+        if self.recordings[key] is None:
+            return False
+        recording, used = self.recordings[key]
+        library.used.update(used)
+        for pool, records in zip(pools, recording(inputs, after=[logits])):
+            pool.records = records
+        return True
 
     def _kind(self, x, batch):
         return x.shape, x.dtype, batch.slots, batch.sampled.size, tuple(p.table.shape for p in batch.parts[0])

@@ -62,6 +62,11 @@ class LayerPool:
         k, v = mx.depends([self.k_tail, self.v_tail], [after])
         self._seal(batch, *batch.full_tails, k, v, k, v)
 
+    def sealed_from_tails(self, batch):
+        """The records with the pages that a batch completes, none of them held, sealed from the tails; nothing is changed yet."""
+        return seal(self.records, self.format, self.page_size, batch.seal_pages, batch.full_tails[0], self.k_tail, self.v_tail,
+                    self.k_tail, self.v_tail, batch.seal_numbers)
+
     def _seal(self, batch, rows, first_rows, k_tail, v_tail, k, v):
         # One update of the pool a step, and no other name for it: MLX then reuses its buffer.
         if batch.seal_pages is not None:

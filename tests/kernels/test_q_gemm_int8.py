@@ -12,7 +12,7 @@ from mlxr.kernels import host_build, int8_split, library, q_gemm_int8, q_matmul
 from mlxr.kernels.stored import stored
 
 CODED = [k for k in KINDS if stored(k).codes]
-SHAPES = [(8, 96, 1280), (5, 50, 512), (17, 40, 256)]      # M, N, K
+SHAPES = [(8, 96, 1280), (5, 50, 512), (59, 40, 256)]      # M, N, K
 
 
 @needs_compiler
@@ -22,16 +22,16 @@ def test_every_type(kind):
     for m, n, k in SHAPES:
         w, decoded = matrix(kind, n, k)
         y = q_gemm_int8.apply(mx.array(activations(m, k)), w, kind)
-        assert relative(y, oracle(activations(m, k), decoded)) < 2e-6
+        assert relative(y, oracle(activations(m, k), decoded)) < 1e-6
     assert library.used["q_gemm_int8", "host"] - before == len(SHAPES), "the twin ran instead"
 
 
 @needs_compiler
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0"])
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 6, 7, 9, 15, 16, 18, 33])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 6, 7, 9, 15, 16, 18, 33, 46, 100])
 def test_every_number_of_rows(m, kind):
     w, decoded = matrix(kind, 40, 256)
-    assert relative(q_gemm_int8.apply(mx.array(activations(m, 256)), w, kind), oracle(activations(m, 256), decoded)) < 2e-6
+    assert relative(q_gemm_int8.apply(mx.array(activations(m, 256)), w, kind), oracle(activations(m, 256), decoded)) < 1e-6
 
 
 @needs_compiler
@@ -78,20 +78,20 @@ def test_types_without_codes_are_refused():
 
 @needs_compiler
 @pytest.mark.parametrize("products", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, 8, 32, 33])
+@pytest.mark.parametrize("rows", [1, 2, 8, 100])
 def test_it_is_taken_where_the_cpu_has_products(rows, products, monkeypatch):
     monkeypatch.setattr(host_build, "has_byte_products", lambda: products)
     w, decoded = matrix("Q4_1", 96, 320)
     before = library.used["q_gemm_int8", "host"]
     y = q_matmul.apply(mx.array(activations(rows, 320)), w, "Q4_1")
     assert relative(y, oracle(activations(rows, 320), decoded)) < 1e-5
-    assert library.used["q_gemm_int8", "host"] - before == (products and 2 <= rows <= 32)
+    assert library.used["q_gemm_int8", "host"] - before == (products and rows > 1)
 
 
 def launched(k, kind, m, n, width):
     w, decoded = matrix(kind, n, width)
-    split = int8_split.apply(mx.array(activations(m, width)))
-    (y,) = k([*stored(kind).inputs(w), *split], [(m, n)], q_gemm_int8.launch(k, m, n), (m, n, width))
+    split = int8_split.apply(mx.array(activations(m, width)), low=k.defines["LOW"])
+    (y,) = k([*stored(kind).inputs(w), *split], [(m, n)], *q_gemm_int8.launch(k, m, n, width))
     return relative(y, oracle(activations(m, width), decoded))
 
 
@@ -99,7 +99,7 @@ def launched(k, kind, m, n, width):
 @pytest.mark.parametrize("kind", CODED, ids=name)
 def test_no_index_outside(kind):
     k = q_gemm_int8.kernel(kind, on="host", checked=True, tile=8)
-    assert max(launched(k, kind, *s) for s in SHAPES) < 2e-6
+    assert max(launched(k, kind, *s) for s in SHAPES) < 1e-6
 
 
 @needs_compiler
@@ -108,7 +108,7 @@ def test_no_index_outside(kind):
 @pytest.mark.parametrize("kind", CODED, ids=name)
 def test_other_cpus(kind, form):
     """They compute the same, slowly: there it is not taken."""
-    assert max(launched(q_gemm_int8.kernel(kind, on="host", flags=FORMS[form]), kind, *s) for s in SHAPES) < 2e-6
+    assert max(launched(q_gemm_int8.kernel(kind, on="host", flags=FORMS[form]), kind, *s) for s in SHAPES) < 1e-6
 
 
 def gate(kind, m, n, width, what=(), tile=4, sgs=1):
@@ -116,8 +116,8 @@ def gate(kind, m, n, width, what=(), tile=4, sgs=1):
     k = q_gemm_int8.kernel(kind, on="metal", tile=tile, sgs=sgs, **{o: o in what for o in ("swiglu", "bias", "residual")})
     x, given = activations(m, width), fused(n, width, m, what)
     extra = [mx.array(given[o]) for o in ("bias", "residual") if o in what]
-    inputs = [*stored(kind).inputs(w), *int8_split.reference(mx.array(x)), *extra]
-    return Gate(k, inputs, [(m, n)], q_gemm_int8.launch(k, m, n), (m, n, width)), oracle(x, decoded, **given)
+    inputs = [*stored(kind).inputs(w), *int8_split.reference(mx.array(x), low=k.defines["LOW"]), *extra]
+    return Gate(k, inputs, [(m, n)], *q_gemm_int8.launch(k, m, n, width)), oracle(x, decoded, **given)
 
 
 @needs_simulator
@@ -132,9 +132,9 @@ def test_gate(kind, m, n, width, what, tile, sgs):
 
 FAULTS = {
     "the last column's row not held back": ("min(vint(lane), vint(cols - 1))", "vint(lane)"),
-    "a digit's place forgotten": ("part[r][s] << 8", "part[r][s]"),
+    "a digit's place forgotten": ("part[r][s] << (j == 1 ? 8 : LOW)", "part[r][s]"),
     "a mask dropped at the store": ("lane + 0, v, first(lane, cols)", "lane + 0, v"),
-    "the offset forgotten": ("+ b.offset[0] * total", ""),
+    "the offset forgotten": ("b.offset[0] * total + so_far", "so_far"),
 }
 
 
@@ -143,6 +143,6 @@ FAULTS = {
 def test_planted_faults_are_caught(fault):
     run, want = gate("Q4_1", 3, 40, 64)
     run.run()
-    assert not run.report.errors and relative(run.outputs[0], want) < 2e-6
+    assert not run.report.errors and relative(run.outputs[0], want) < 1e-6
     run.run(cut=FAULTS[fault])
     assert run.report.errors or relative(run.outputs[0], want) > 1e-3

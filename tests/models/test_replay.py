@@ -7,6 +7,7 @@ from helpers.tiny import Observer, prompts, run, tiny_engine, tiny_model
 from kernels.matrices import needs_compiler
 from test_fusion import BASE, on_kernels
 
+from mlxr.kernels import library
 from mlxr.kernels.recording import read
 from mlxr.calibration import made_up
 from mlxr.pace import Unpaced
@@ -153,6 +154,24 @@ def test_a_seal_after_a_replay_copies_no_pool():
     mx.synchronize()
     assert stack_of(engine).replays >= replays + 90
     assert mx.get_peak_memory() - before < engine.pool.nbytes / 8
+
+
+def test_a_seal_after_a_replay_is_one_more_replay_and_waits_for_nobody():
+    engine, early = engine_of(), []
+    logits_of(engine, prompts([3]), 100)
+    stack, sealed = stack_of(engine), library.used["seal", "host"]
+    replays = stack.replays
+    request = engine.add(prompts([3])[0], SamplingParams(max_tokens=100, ignore_eos=True))
+    engine.step(early.extend)
+    engine.step(early.extend)
+    early.clear()
+    while not request.done:
+        engine.step(early.extend)
+    assert not early, "the tokens of the step before were waited for"
+    kinds = [found for key, found in stack.recordings.items() if key[0] == "seals"]
+    assert len(kinds) == 1 and kinds[0] is not None and stack.replays >= replays + 95
+    pages = (3 + 100 - 1) // engine.config.page_size     # the last token is never computed
+    assert library.used["seal", "host"] - sealed == pages * len(engine.runner.layers)
 
 
 def test_most_steps_of_one_sequence_are_replayed():

@@ -15,6 +15,7 @@ struct Recording {
     std::vector<mx::Dtype> types, out_types;
     std::vector<mx::array> constants;
     std::vector<std::shared_ptr<mx::Primitive>> kernels;      // keeps them alive
+    std::vector<long> aliases;                                 // of each output: the input whose memory it is, or -1
     std::vector<Op> ops;
     std::vector<Scratch> scratch;
     size_t bytes = 0;                                          // of all scratch
@@ -132,15 +133,17 @@ struct Replay : mx::Primitive {
     void eval_cpu(const std::vector<mx::array>& in, std::vector<mx::array>& out) override {
         auto& encoder = mx::cpu::get_command_encoder(stream());
         std::vector<char*> inputs, outputs;
-        for (auto& a : in) {
-            if (!a.flags().row_contiguous) throw std::runtime_error("an input of a replay has strides");
+        for (auto& a : in) {                                   // those after the recorded ones are only to be computed before
+            if (inputs.size() < recording->shapes.size() && !a.flags().row_contiguous)
+                throw std::runtime_error("an input of a replay has strides");
             encoder.set_input_array(a);
             inputs.push_back((char*)a.data<char>());
         }
-        for (auto& a : out) {
-            a.set_data(mx::allocator::malloc(a.nbytes()));
-            encoder.set_output_array(a);
-            outputs.push_back(a.data<char>());
+        for (size_t i = 0; i < out.size(); ++i) {
+            if (recording->aliases[i] < 0) out[i].set_data(mx::allocator::malloc(out[i].nbytes()));
+            else out[i].copy_shared_buffer(in[(size_t)recording->aliases[i]]);
+            encoder.set_output_array(out[i]);
+            outputs.push_back(out[i].data<char>());
         }
         encoder.dispatch([recording = recording, inputs = std::move(inputs), outputs = std::move(outputs)] {
             recording->run(inputs, outputs);
@@ -155,7 +158,8 @@ struct Replay : mx::Primitive {
 
 extern "C" const char* mlxr_problem() { return problem.c_str(); }
 
-// Notes how `outputs` come of `inputs`; what else they need are constants. `written`: arrays that WriteRows makes of inputs.
+// Notes how `outputs` come of `inputs`; what else they need are constants. `written`: arrays that WriteRows makes of inputs. An
+// output that it made is in the input's memory.
 // Null, with the reason in mlxr_problem, when the graph has other operations than host kernels, views and WriteRows.
 extern "C" void* mlxr_record(PyObject* inputs, PyObject* outputs, PyObject* written) {
     try {
@@ -167,21 +171,24 @@ extern "C" void* mlxr_record(PyObject* inputs, PyObject* outputs, PyObject* writ
             recording->types.push_back(a.dtype());
             recorder.known.emplace(a.id(), Ref{Ref::INPUT, n++, (long)a.nbytes()});
         }
-        std::vector<size_t> results;
+        std::vector<long> results;
         for (auto& a : arrays(outputs)) {
             recorder.visit(a);
             auto ref = recorder.known.at(a.id());
-            if (ref.where != Ref::SCRATCH) throw std::runtime_error("an output is not computed");
+            bool own = ref.where == Ref::SCRATCH, written = a.has_primitive() && std::string(a.primitive().name()) == "WriteRows";
+            if (!own && !written) throw std::runtime_error("an output is not computed");
             recording->out_shapes.push_back(a.shape());
             recording->out_types.push_back(a.dtype());
-            results.push_back(ref.index);
+            results.push_back(own ? (long)ref.index : -1);
+            recording->aliases.push_back(own ? -1 : (long)ref.index);
         }
         for (auto& a : arrays(written)) recorder.visit(a);
         for (size_t i = 0; i < results.size(); ++i) {
+            if (results[i] < 0) continue;
             for (auto& op : recording->ops)
                 for (auto& ref : op.refs)
-                    if (ref.where == Ref::SCRATCH && ref.index == results[i]) ref = {Ref::OUTPUT, i, ref.bytes};
-            recording->scratch[results[i]].bytes = 0;
+                    if (ref.where == Ref::SCRATCH && ref.index == (size_t)results[i]) ref = {Ref::OUTPUT, i, ref.bytes};
+            recording->scratch[(size_t)results[i]].bytes = 0;
         }
         recording->place();
         return new std::shared_ptr<Recording>(recording);
@@ -197,8 +204,8 @@ extern "C" const char* mlxr_replay(void* handle, PyObject* inputs, PyObject* out
     try {
         auto& recording = *(std::shared_ptr<Recording>*)handle;
         auto in = arrays(inputs);
-        if (in.size() != recording->shapes.size()) throw std::runtime_error("another number of inputs than was recorded");
-        for (size_t i = 0; i < in.size(); ++i)
+        if (in.size() < recording->shapes.size()) throw std::runtime_error("fewer inputs than were recorded");
+        for (size_t i = 0; i < recording->shapes.size(); ++i)
             if (in[i].shape() != recording->shapes[i] || in[i].dtype() != recording->types[i])
                 throw std::runtime_error("input " + std::to_string(i) + " has another shape or type than was recorded");
         auto made = mx::array::make_arrays(std::vector<mx::Shape>(recording->out_shapes), recording->out_types,
