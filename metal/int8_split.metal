@@ -1,23 +1,15 @@
 // Activations as integers of 16 + LOW bits, block by block of 32: x[M, K] = factors[..][0] * ((a * 2^8 + b) * 2^LOW + c), with a,
-// b, c signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][24]: 8 words of a, 8 of b, 8 of c, in order;
+// b, c signed bytes; and factors[..][1], the sum of the block. digits[K / 32][M][96]: 32 of a, 32 of b, 32 of c, in order;
 // factors[K / 32][M][2].
 // Built with: XTYPE, LOW (up to 8), SGS, NORM_EPS (or not: x is first x * rsqrt(mean(x^2) + NORM_EPS) * norm[K]).
 // K a multiple of 32. Grid: M / SGS threadgroups; a row is one SIMD-group's.
 #define MOST (127.0f * float(1 << (8 + LOW)))             // the largest a has no room for more
 
-// A byte of four lanes each, to a word of lanes 0 to 7.
-inline vuint packed(vint digit, vlane lane) {
-    vuint w = (vuint(digit) & 255u) << vuint((vint(lane) & 3) * 8);
-    w = w | simd_shuffle_xor(w, 1);
-    w = w | simd_shuffle_xor(w, 2);
-    return simd_shuffle(w, (vint(lane) & 7) * 4);
-}
-
 KERNEL int8_split(dptr<const XTYPE> x,
 #ifdef NORM_EPS
                   dptr<const XTYPE> norm,
 #endif
-                  dptr<uint> digits, dptr<float> factors, int M, int K, GRID) {
+                  dptr<uchar> digits, dptr<float> factors, int M, int K, GRID) {
     SIMDGROUPS {
         int row = tg.x * SGS + sg;
         if (row < M) {
@@ -41,10 +33,10 @@ KERNEL int8_split(dptr<const XTYPE> x,
                 vint c = (q + (1 << LOW) / 2 & (1 << LOW) - 1) - (1 << LOW) / 2, upper = (q - c) >> LOW;
                 vint b = (upper + 128 & 255) - 128, a = (upper - b) >> 8;
                 long at = long(k / 32) * M + row;
-                dptr<uint> words = digits + at * 24;
-                st(words, lane + 0, packed(a, lane), first(lane, 8));
-                st(words, lane + 8, packed(b, lane), first(lane, 8));
-                st(words, lane + 16, packed(c, lane), first(lane, 8));
+                dptr<uchar> bytes = digits + at * 96;                       // a store takes the lowest byte
+                st(bytes, lane + 0, vuint(a), first(lane, 32));
+                st(bytes, lane + 32, vuint(b), first(lane, 32));
+                st(bytes, lane + 64, vuint(c), first(lane, 32));
                 vfloat two = select(vfloat(most / MOST), vfloat(total), vint(lane) == 1);
                 st(factors + at * 2, lane + 0, two, first(lane, 2));
             }

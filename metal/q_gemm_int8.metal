@@ -41,11 +41,13 @@ APART void multiply(weights w, dptr<const uint> d, dptr<const float> f, tptr<flo
     for (int k = 0; k < K; k += 32) {
         for (int p = 32 * k; HOST && p < 32 * (k + 32); p += STEP) ahead(at(w, 32, p, K));     // of the next 32 rows
         codes32 b = codes(w, row, k, K);
-        // One after the other, not one or the other: else compilers work out all their addresses first.
-        int m = 0;
-        for (; rows - m == 5 || rows - m > 7; m += 5) add_block<5>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
-        if (rows - m == 4 || rows - m == 7) { add_block<4>(b, d + m * 24, f + m * 2, sums + m * 32, lane); m += 4; }
-        for (; rows - m >= 3; m += 3) add_block<3>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
+        // Fives and fours, as these go fastest. One after the other, not one or the other: else compilers work out the addresses
+        // of all of them first.
+        int m = 0, fours = (5 - rows % 5) % 5;
+        for (int i = 4 * fours > rows ? rows / 4 : fours; i > 0; --i, m += 4)
+            add_block<4>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
+        for (; rows - m >= 5; m += 5) add_block<5>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
+        if (rows - m == 3) add_block<3>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
         if (rows - m == 2) add_block<2>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
         if (rows - m == 1) add_block<1>(b, d + m * 24, f + m * 2, sums + m * 32, lane);
         d = d + M * 24;
@@ -53,7 +55,7 @@ APART void multiply(weights w, dptr<const uint> d, dptr<const float> f, tptr<flo
     }
 }
 
-KERNEL q_gemm_int8(WEIGHT_PARAMS, dptr<const uint> digits, dptr<const float> factors,
+KERNEL q_gemm_int8(WEIGHT_PARAMS, dptr<const uchar> digits, dptr<const float> factors,
 #if BIAS
                    dptr<const float> bias,
 #endif
@@ -65,7 +67,7 @@ KERNEL q_gemm_int8(WEIGHT_PARAMS, dptr<const uint> digits, dptr<const float> fac
         int col0 = (tg.x * SGS + sg) * 32, row0 = tg.y * per, cols = min(32, N - col0), rows = min(per, M - row0);
         if (cols > 0) {
             tptr<float> sums = shared + sg * (MT * 32 * (1 + SWIGLU));
-            dptr<const uint> d = digits + row0 * 24;
+            dptr<const uint> d = dptr<const uint>(digits) + row0 * 24;
             dptr<const float> f = factors + row0 * 2;
             multiply(at(WEIGHTS, col0, 0, K), d, f, sums, lane, rows, cols, M, K);
 #if SWIGLU

@@ -12,7 +12,7 @@ from . import calibration
 from ._version import __version__
 from .errors import PromptTooLong, RequestError, UnsupportedModel
 from .kernels import host_call, library
-from .memory import (give_back, held_pages, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages,
+from .memory import (KEPT, give_back, held_pages, page_bytes, peak_bytes, process_bytes, requests_bytes, scratch_bytes, settled_pages,
                      steady_heap, table_bytes, tail_bytes, token_bytes)
 from .models import seam, zoo
 from .models.build import load_model
@@ -136,6 +136,7 @@ class Engine:
                                    prefix_cache=config.prefix_cache and not self.recurrent, held=self.pool.held, few=few_on())
         self.fused = 0 if mode == GATHERED else fuse(model, self.architecture)
         give_back()                      # what loading and joining freed would stay resident beside the weights
+        library.keep(self.scratch_bytes // KEPT)
         self.runner = Runner(model, self.pool, mode, shape.windows, config.max_batch)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last
@@ -205,9 +206,7 @@ class Engine:
             return ""
         return "this model keeps a recurrent state, which pages do not hold" if self.recurrent else "the prefix cache is off"
 
-    @property
-    def busy(self):
-        return self.scheduler.busy or self._in_flight is not None
+    busy = property(lambda self: self.scheduler.busy or self._in_flight is not None)
 
     # ------------------------------------------------------------------ one step
 

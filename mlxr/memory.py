@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from .errors import ConfigError
 
-KEPT = 5                    # of the scratch, one part in so many is for freed buffers that MLX keeps for the next step
+KEPT = 3                    # of the scratch, one part in so many is for freed buffers that are kept for the next step
 REQUESTS = 34 << 20         # bytes that a server's requests take beside all else: texts, threads, recorded steps. As measured
 BIG = 256 << 10             # bytes: larger pieces of the C library's heap go back to the system as soon as they are freed
 DEFAULT_CONTEXT = 32768     # tokens a default pool holds at most, when the model's context is longer

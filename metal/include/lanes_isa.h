@@ -278,6 +278,13 @@ LI void part_store(uint* p, upart v, int n) {
 
 // Widen the W elements at p to 32 bits.
 template <class T> struct lanes_of { typedef T t __attribute__((vector_size(W * sizeof(T)))); };
+template <class P> LI typename lanes_of<uchar>::t bytes_part(P v) {                           // the lowest byte of each lane
+#if LANES_AVX512
+    return (lanes_of<uchar>::t)_mm512_cvtepi32_epi8((__m512i)v);                          // GCC 12 picks them one by one
+#else
+    return __builtin_convertvector((upart)v, typename lanes_of<uchar>::t);
+#endif
+}
 template <class T> LI ipart widen(const T* p) {
 #if LANES_AVX512                                          // GCC 12 takes bytes one by one
     if constexpr (sizeof(T) == 1) {

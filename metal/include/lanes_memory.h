@@ -158,7 +158,7 @@ template <class T> LI void store_n(T* p, vspan i, vec<T> v, int n) {
     } else if constexpr (sizeof(T) == 1) {
         T t[32];
         T* to = n == 32 ? p : t;
-        EACH { auto b = __builtin_convertvector(v.p[k_], typename lanes_of<T>::t); memcpy(to + k_ * W, &b, sizeof b); }
+        EACH { auto b = bytes_part(v.p[k_]); memcpy(to + k_ * W, &b, sizeof b); }
         if (n > 0 && n < 32) memcpy(p, t, size_t(n));
     } else
         for (int l = 0; l < n; ++l) p[l] = T(v.get(l));

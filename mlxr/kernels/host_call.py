@@ -51,6 +51,13 @@ def threads():
     return max(1, len(cores))
 
 
+def keep(most):
+    """Have so many bytes of what kernels' large outputs free kept for the next ones, in this process; 0: none. Where kernels are
+    lazy operations on a CPU."""
+    if bridge := mlx_bridge.bridge():
+        bridge.mlxr_keep(most)
+
+
 def pool_program():
     return (_HOST / "pool.cpp").read_text(), ["-std=c++17", "-O2", "-lpthread"]
 

@@ -30,19 +30,19 @@ def kernel(x_type="float", eps=None, *, low=LOW, on=None, checked=False, sgs=Non
     defines = {"XTYPE": x_type, "LOW": low, "SGS": sgs or (1 if on == "host" else 4)}
     if eps is not None:
         defines["NORM_EPS"] = f"{float(eps)!r}f"
-    return Kernel("int8_split", inputs=[("x", x_type), *normed], outputs=[("digits", "uint"), ("factors", "float")],
+    return Kernel("int8_split", inputs=[("x", x_type), *normed], outputs=[("digits", "uchar"), ("factors", "float")],
                   ints=["M", "K"], defines=defines, on=on, checked=checked, flags=flags)
 
 
 def shapes(m, width):
     """Of digits and factors for x [m, width]."""
-    return (width // BLOCK, m, 24), (width // BLOCK, m, 2)
+    return (width // BLOCK, m, 3 * BLOCK), (width // BLOCK, m, 2)
 
 
 def apply(x, norm=None, eps=None, low=LOW):
-    """(digits uint32 [K / 32, M, 24], factors float32 [K / 32, M, 2]) of x [M, K], lazily. norm: gains [K] in x's dtype.
+    """(digits uint8 [K / 32, M, 96], factors float32 [K / 32, M, 2]) of x [M, K], lazily. norm: gains [K] in x's dtype.
 
-    digits: 8 words each of the high, middle and low digits, four signed bytes a word; x is factors[..., 0] times
+    digits: 32 each of the high, middle and low digits, signed; x is factors[..., 0] times
     ((high * 2^8 + middle) * 2^low + last), to 2^-(15 + low) of the largest of its block. factors[..., 1]: the sum of the block.
     """
     k = kernel(host_call.ELEMENT_OF[x.dtype], eps if norm is not None else None, low=low)
@@ -65,12 +65,11 @@ def reference(x, norm=None, eps=None, low=LOW):
         half = 1 << (bits - 1)
         digits.append(mx.bitwise_and(q + half, 2 * half - 1) - half)
         q = mx.right_shift(q - digits[-1], bits)
-    bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8)
-    return bytes_.view(mx.uint32), mx.concatenate([largest / most(low), x.sum(axis=-1, keepdims=True)], axis=-1)
+    return mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8).view(mx.uint8), mx.concatenate([largest / most(low), x.sum(axis=-1, keepdims=True)], axis=-1)
 
 
 def values(digits, factors, low=LOW):
     """float32 [M, K]: what digits and factors stand for."""
-    a, b, c = mx.split(mx.contiguous(digits).view(mx.int8).astype(mx.float32), 3, axis=-1)
+    a, b, c = mx.split(digits.view(mx.int8).astype(mx.float32), 3, axis=-1)
     x = ((a * 256 + b) * (1 << low) + c) * factors[..., :1]
     return x.swapaxes(0, 1).reshape(x.shape[1], -1)

@@ -257,6 +257,12 @@ def rehearsal():
             mx.enable_compile()
 
 
+def keep(most):
+    """Have so many bytes of freed buffers kept for the next steps, where the C library would give them back to the system."""
+    if backend() == "host":
+        host_call.keep(most)
+
+
 def warm(kernels):
     """Compile several kernels at once, with the thread pool and the bridge, in parallel, with one line of progress.
 

@@ -38,6 +38,7 @@ _FUNCTIONS = {  # name: result, arguments; see host/lazy.cpp and host/replay.cpp
     "mlxr_replay": (_TEXT, _POINTER, _OBJECT, _OBJECT),
     "mlxr_forget": (None, _POINTER),
     "mlxr_problem": (_TEXT,),
+    "mlxr_keep": (None, ctypes.c_long),
 }
 
 

@@ -22,7 +22,7 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
     return Kernel(
         "q_gemm_int8",
         headers=(kind.header,),
-        inputs=[*kind.parameters, ("digits", "uint"), ("factors", "float"),
+        inputs=[*kind.parameters, ("digits", "uchar"), ("factors", "float"),
                 *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
         outputs=[("y", "float")],
         ints=["M", "N", "K", "per"],

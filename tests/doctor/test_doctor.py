@@ -86,7 +86,7 @@ def test_a_broken_kernel_is_found_and_its_twin_serves(machine, smollm2_gguf, nam
 
 
 SUBTLE = {"q_gemm_int8": ("float unit = f[r * 2], total = f[r * 2 + 1];", "float unit = f[r * 2] * 1.01f, total = f[r * 2 + 1];"),
-          "int8_split": ("st(words, lane + 8, packed(b, lane), first(lane, 8));", "st(words, lane + 8, packed(c, lane), first(lane, 8));"),
+          "int8_split": ("st(bytes, lane + 32, vuint(b), first(lane, 32));", "st(bytes, lane + 32, vuint(c), first(lane, 32));"),
           "rms_norm": ("float(K) + NORM_EPS)", "float(K) + NORM_EPS) * 1.01f")}
 
 

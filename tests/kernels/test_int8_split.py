@@ -82,7 +82,7 @@ def test_gate():
 
 
 FAULTS = {
-    "a mask dropped at the store": ("packed(c, lane), first(lane, 8)", "packed(c, lane)"),
+    "a mask dropped at the store": ("two, first(lane, 2)", "two"),
     "digits that do not carry": ("(q - c) >> LOW", "q >> LOW"),
     "rows not bounded": ("if (row < M)", ""),
 }

@@ -9,6 +9,8 @@
 #include <mlx/primitives.h>
 #include <cstring>
 #include <functional>
+#include <mutex>
+#include <tuple>
 #include <unordered_map>
 
 namespace mx = mlx::core;
@@ -45,6 +47,51 @@ void gather(const char* from, char* to, size_t item, const mx::Shape& shape, con
     else gather((const uint64_t*)from, (uint64_t*)to, shape, strides);
 }
 
+// Large buffers that are free again, for the next arrays of about their size: MLX gives what a CPU's arrays free back to the
+// system, which clears each page of the next one anew. What is kept is `most` bytes at most, the oldest goes first.
+struct Spares {
+    std::mutex mutex;
+    std::vector<std::pair<size_t, mx::allocator::Buffer>> kept;
+    size_t bytes = 0, most = 0;
+    static constexpr size_t LARGE = 256 << 10;
+    static Spares& all() { static auto* spares = new Spares; return *spares; }     // arrays may outlive what is static
+    static mx::allocator::Data room(size_t bytes) {
+        if (bytes < LARGE) return mx::allocator::malloc(bytes);
+        return all().take(bytes);
+    }
+    mx::allocator::Data take(size_t wanted) {
+        size_t room = wanted;
+        mx::allocator::Buffer buffer{nullptr};
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            size_t best = kept.size();
+            for (size_t i = 0; i < kept.size(); ++i)
+                if (kept[i].first >= wanted && kept[i].first <= wanted + wanted / 4 && (best == kept.size() || kept[i].first < kept[best].first))
+                    best = i;
+            if (best < kept.size()) {
+                std::tie(room, buffer) = kept[best];
+                bytes -= room;
+                kept.erase(kept.begin() + (long)best);
+            }
+        }
+        if (!buffer.ptr()) buffer = mx::allocator::allocator().malloc(wanted);
+        return mx::allocator::Data(buffer, [this, room](mx::allocator::Buffer b) { put(room, b); });
+    }
+    void put(size_t size, mx::allocator::Buffer buffer) {
+        std::lock_guard<std::mutex> lock(mutex);
+        kept.push_back({size, buffer});
+        bytes += size;
+        trim();
+    }
+    void trim() {
+        while (bytes > most) {
+            bytes -= kept.front().first;
+            mx::allocator::allocator().free(kept.front().second);
+            kept.erase(kept.begin());
+        }
+    }
+};
+
 struct Strided { size_t index, item; mx::Shape shape; mx::Strides strides; };
 
 struct HostKernel : mx::Primitive {
@@ -62,7 +109,7 @@ struct HostKernel : mx::Primitive {
             bytes.push_back((long)a.nbytes());
         }
         for (auto& a : out) {
-            a.set_data(mx::allocator::malloc(a.nbytes()));
+            a.set_data(Spares::room(a.nbytes()));
             encoder.set_output_array(a);
             buffers.push_back((void*)a.data<char>());
             bytes.push_back((long)a.nbytes());
@@ -189,6 +236,14 @@ extern "C" const char* mlxr_write_rows(PyObject* inputs, PyObject* outputs, int 
         problem = e.what();
         return problem.c_str();
     }
+}
+
+// From now on so many bytes of large buffers that kernels' outputs had are kept for the next ones.
+extern "C" void mlxr_keep(long most) {
+    auto& spares = Spares::all();
+    std::lock_guard<std::mutex> lock(spares.mutex);
+    spares.most = (size_t)most;
+    spares.trim();
 }
 
 // Whether `o` holds an array of this many elements, at address `data` once evaluated.

@@ -140,7 +140,7 @@ struct Replay : mx::Primitive {
             inputs.push_back((char*)a.data<char>());
         }
         for (size_t i = 0; i < out.size(); ++i) {
-            if (recording->aliases[i] < 0) out[i].set_data(mx::allocator::malloc(out[i].nbytes()));
+            if (recording->aliases[i] < 0) out[i].set_data(Spares::room(out[i].nbytes()));
             else out[i].copy_shared_buffer(in[(size_t)recording->aliases[i]]);
             encoder.set_output_array(out[i]);
             outputs.push_back(out[i].data<char>());
