@@ -97,7 +97,7 @@ def test_a_process_may_end_without_close(smollm2_gguf):
     """With a step in flight and a stream open: the engine's thread leaves MLX before Python does."""
     code = ("import sys; from mlxr import LLM, SamplingParams; llm = LLM(sys.argv[1])\n"
             "stream = llm.stream('The quick', SamplingParams(max_tokens=500)); print(next(stream).finish_reason)")
-    result = subprocess.run([sys.executable, "-c", code, str(smollm2_gguf)], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code, str(smollm2_gguf)], capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout) == (0, "None\n"), result.stderr
 
 
