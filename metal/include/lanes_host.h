@@ -57,7 +57,10 @@ LI float bfloat_lo(uint w) { return as_float(w << 16); }
 LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
 
 LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four products of bytes: a's unsigned, b's signed
-#if LANES_AVX512 && defined(__AVX512VNNI__)
+#if LANES_AVX512 && defined(__AVX512VNNI__) && defined(__clang__)
+    // In the order as written: clang would put the products of one sum, which wait for each other, side by side.
+    EACH asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum.p[k_]) : "v"(a.p[k_]), "v"(b.p[k_]));
+#elif LANES_AVX512 && defined(__AVX512VNNI__)
     EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], (__m512i)b.p[k_]);
 #else
     EACH UNROLL for (int i = 0; i < 4; ++i)
