@@ -86,8 +86,8 @@ inline void products(thread sums& s, weights w, tptr<float> tile, int stride, vl
 #define SIDE 4                                            // rows that are read side by side
 #endif
 #define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
-// The same for rows of `steps` whole steps, with hints 48 steps ahead. Some rows at once are read faster than one after the
-// other, as long as what they need stays in registers.
+// Rows of `steps` whole steps times x, to `ends` as in multiply; hints go 48 steps ahead. Some rows at once are read faster than
+// one after the other, as long as what they need stays in registers.
 inline void side_by_side(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
     int whole_rows = 48 / ROWS_AT_ONCE / steps * ROWS_AT_ONCE, further = 48 / ROWS_AT_ONCE % steps;
     for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
