@@ -124,7 +124,7 @@ def turned(x, positions, frequencies):
 
 
 def read_calibrated_k(w, fitted, planes, page):
-    """[P, D] of the words of one head's K part: page number `page` of its sequence."""
+    """([P, D] of the words of one head's K part: page number `page` of its sequence; what they say of V [P, DV])."""
     words = w[:P // 32 * planes].reshape(P // 32, planes)
     each = (words[:, None] >> np.arange(32, dtype=np.uint32)[:, None] & 1).reshape(P, planes).astype(int)
     byte = bits(w[P // 32 * planes:], 8).reshape(P).astype(np.float64)
@@ -147,11 +147,13 @@ def read_calibrated_k(w, fitted, planes, page):
         indices = np.stack([levels_on_a_path(row) for row in np.stack([c for _, _, c in path], axis=1)])
         for (d, width, _), index in zip(path, indices.T):
             found[:, d] = fitted["levels"][0][2 ** (width + 1) - 4 + index] * gains
-    found = np.concatenate([found[:, b * size:(b + 1) * size] @ m.T for b, m in enumerate(inverse)], axis=1) + fitted["mean"][0]
+    found = np.concatenate([found[:, b * size:(b + 1) * size] @ m.T for b, m in enumerate(inverse)], axis=1)
+    of_v = found @ fitted["value_map"][0].T + np.where(like[:, None], fitted["first_value"][0], fitted["value_mean"][0])
+    found += fitted["mean"][0]
     found[like] += fitted["first"][0]
     out = np.zeros((P, D))
     out[:, fitted["order"]] = turned(found, page * P + np.arange(P), fitted["frequencies"])
-    return out
+    return out, of_v
 
 
 @pytest.mark.parametrize("page", [0, 3])
@@ -162,8 +164,12 @@ def test_calibrated_k_is_laid_out_as_record_md_says(name, page):
     k, at = mx.random.normal((1, P, D)), mx.array(page)
     words = np.array(made.k.encode(k, at))
     wanted = np.array(made.k.decode(mx.array(words), P, D, at))[0]
-    found = read_calibrated_k(words[0], made.k.tables.fitted, int(made.k.bits * D), page)
+    found, of_v = read_calibrated_k(words[0], made.k.tables.fitted, int(made.k.bits * D), page)
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-4)
+    if made.given:
+        record = made.encode(k, k, at)
+        v = made.v.decode(record[..., words.shape[1]:words.shape[1] + made.v.words(P, D)], P, D) + mx.array(of_v.astype(np.float32))
+        np.testing.assert_allclose(np.array(made.decode(record, P, D, D, at)[1]), np.array(v), rtol=1e-3, atol=1e-3)
 
 
 def test_the_mixed_formats_k_is_laid_out_as_record_md_says():
