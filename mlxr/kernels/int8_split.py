@@ -12,9 +12,9 @@ LOW = 7                   # bits of the last digit, where nothing else is said
 
 
 def low_of(codes):
-    """Bits of the last digit: as many as let the sum of 32 products with codes of so many bits, all digits in one, fit into 31
-    bits. With codes of 6 and more it does not in any case: then 8, and the last digits' products are added up apart."""
-    return 8 if codes > 5 else 11 - codes
+    """Bits of the last digit: with codes of up to 4 bits so many that the sum of 32 products, all digits in one, fits into 31 bits.
+    With larger ones it would not without another bit lost: then 8, and the last digits' products are added up apart."""
+    return 8 if codes > 4 else 7
 
 
 def most(low):

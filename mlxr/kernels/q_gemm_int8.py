@@ -9,7 +9,7 @@ from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
 
-LEAST = 2             # rows of x: one waits for memory
+LEAST, MOST = 2, 12    # rows of x: one waits for memory; with codes of more than 4 bits many are faster in q_gemm
 TILE = 45             # rows of x of a threadgroup, at most
 
 __all__ = ["apply", "kernel", "launch", "reference", "takes"]
@@ -36,7 +36,8 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
 
 def takes(kind, rows):
     """Whether this is the fast way for so many rows of x, here."""
-    return kind.codes and rows >= LEAST and library.backend() == "host" and host_build.has_byte_products()
+    few = LEAST <= rows <= MOST or rows > MOST and kind.codes <= 4
+    return kind.codes and few and library.backend() == "host" and host_build.has_byte_products()
 
 
 def launch(k, m, n, width):

@@ -20,7 +20,7 @@ class Stored:
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
     block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
     bytes: q_gemv takes codes as bytes, for integer products (BYTES there), where that reads faster from memory.
-    codes: bits of its codes where q_gemm_int8 takes them: types that many files have, whose scales hold for 32 weights.
+    codes: bits of its codes where q_gemm_int8 takes them: types whose scales hold for 32 weights.
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
     """
 
@@ -70,13 +70,15 @@ TYPES = {
         Stored("Q8_0", "quants/q8_0.h", (("w", "ushort"),), codes=8, bytes=True),
         Stored("Q4_0", "quants/q4_0.h", (("w", "ushort"),), codes=4, bytes=True),
         Stored("Q4_1", "quants/q4_1.h", (("w", "uint"),), codes=4, bytes=True),
-        Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),), bytes=True),
-        Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),), bytes=True),
-        *(_super(name) for name in ("Q2_K", "Q5_K", "Q8_K", "IQ4_XS")),
+        Stored("Q5_0", "quants/q5_0.h", (("w", "ushort"),), codes=5, bytes=True),
+        Stored("Q5_1", "quants/q5_1.h", (("w", "uint"),), codes=5, bytes=True),
+        *(_super(name) for name in ("Q2_K", "Q8_K")),
+        _super("IQ4_XS", codes=8),
         _super("Q4_K", codes=4),
+        _super("Q5_K", codes=5),
         *(_super(name, "ushort") for name in ("Q6_K", "Q3_K", "TQ1_0", "TQ2_0")),
-        Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),), bytes=True),
-        Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),), bytes=True),
+        Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),), codes=8, bytes=True),
+        Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),), codes=5, bytes=True),
         *(_super(name, "ushort", grid=True, bytes=False) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
     )
 }
@@ -94,6 +96,7 @@ def affine(bits, group_size, scales=mx.float16):
         (("w", "uint"), ("scales", element), ("offsets", element)),
         (("BITS", bits), ("GROUP", group_size), ("STYPE", element)),
         group_size,
+        codes=bits,
         bytes=True,
     )
 
