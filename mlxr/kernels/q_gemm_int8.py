@@ -9,7 +9,7 @@ from .library import Kernel
 from .q_gemv import reference
 from .stored import stored
 
-LEAST, MOST = 2, 12    # rows of x: one waits for memory; with codes of more than 4 bits many are faster in q_gemm
+LEAST, MOST = 2, 12   # rows of x: one waits for memory; with codes of more than 4 bits many are faster in q_gemm
 TILE = 45             # rows of x of a threadgroup, at most
 
 __all__ = ["apply", "kernel", "launch", "reference", "takes"]
@@ -26,7 +26,9 @@ def kernel(kind, *, swiglu=False, bias=False, residual=False, on=None, checked=F
                 *((n, "float") for n, is_in in (("bias", bias), ("residual", residual)) if is_in)],
         outputs=[("y", "float")],
         ints=["M", "N", "K", "per"],
-        defines=dict(kind.defines) | {"MT": tile, "LOW": int8_split.low_of(kind.codes), "SGS": sgs, "SWIGLU": int(swiglu), "BIAS": int(bias), "RESIDUAL": int(residual)},
+        defines=dict(kind.defines)
+        | {"MT": tile, "LOW": int8_split.low_of(kind.codes), "SGS": sgs}
+        | {"SWIGLU": int(swiglu), "BIAS": int(bias), "RESIDUAL": int(residual)},
         shared=sgs * tile * 32 * (2 if swiglu else 1),
         on=on,
         checked=checked,

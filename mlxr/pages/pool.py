@@ -1,5 +1,6 @@
 """The page pool: every layer's records and tails, allocated once; seals and tail writes go through here."""
 
+import copy
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -64,7 +65,8 @@ class LayerPool:
 
     def sealed_from_tails(self, batch):
         """The records with the pages that a batch completes, none of them held, sealed from the tails; nothing is changed yet."""
-        return seal(self.records, self.format, self.page_size, batch.seal_pages, batch.full_tails[0], self.k_tail, self.v_tail,
+        records = copy.copy(self.records)            # an update changes all names of an array
+        return seal(records, self.format, self.page_size, batch.seal_pages, batch.full_tails[0], self.k_tail, self.v_tail,
                     self.k_tail, self.v_tail, batch.seal_numbers)
 
     def _seal(self, batch, rows, first_rows, k_tail, v_tail, k, v):
