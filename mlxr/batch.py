@@ -204,8 +204,10 @@ def build_batch(works, page_size, slots, previous=None, held=None, few=FEW):
         tail_rows += range(tail - left, tail)
         tail_source += range(row + work.count - left, row + work.count)
     tokens = _tokens(host, source, previous)
+    if seal_numbers:
+        seal_numbers += [0] * (8 - len(seal_numbers))        # what a Metal kernel reads has 8 elements or more
     return Batch(page_size, slots, works, tokens, _ints(positions), _ints(sampled), _ints(seal_pages), _ints(seal_rows),
-                 _ints(seal_numbers + [0] * (8 - len(seal_numbers)) if seal_numbers else []), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
+                 _ints(seal_numbers), _ints(tail_rows), _ints(tail_source), works[0].start if len(works) == 1 else None,
                  held, _ints(first_slots), _ints(first_rows), few)
 
 

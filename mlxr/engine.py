@@ -140,8 +140,7 @@ class Engine:
         self.runner = Runner(model, self.pool, mode, shape.windows, config.max_batch)
         self.requests = {}               # sequence id -> Request
         self._in_flight = None           # (plan, Sampled) of the step launched last
-        self.pace = Pace()
-        self.persistence = None
+        self.pace, self.persistence = Pace(), None
         self.steps = self.computed = self.preemptions = 0
 
     def sibling(self, **changes):
@@ -206,7 +205,9 @@ class Engine:
             return ""
         return "this model keeps a recurrent state, which pages do not hold" if self.recurrent else "the prefix cache is off"
 
-    busy = property(lambda self: self.scheduler.busy or self._in_flight is not None)
+    @property
+    def busy(self):
+        return self.scheduler.busy or self._in_flight is not None
 
     # ------------------------------------------------------------------ one step
 
@@ -224,7 +225,7 @@ class Engine:
         self.scheduler.beside = self.pace.beside(self.scheduler.present)
         plan = self.scheduler.schedule()
         if self.persistence and plan.seals(self.config.page_size):
-            self.persistence.save()      # such a step waits for the one before it in any case
+            self.persistence.save()      # waits for the step before where there is something to save
         launched = (plan, self.runner.launch(plan, lambda: (deliver or chunks.extend)(self._settle(plan)), known)) if plan else None
         self.steps += bool(plan)
         self.computed += plan.tokens

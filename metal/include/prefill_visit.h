@@ -14,7 +14,6 @@ inline void plain_k(dptr<const KVTYPE> k, int stride, int n, tptr<float> kv, vla
         st(kv, lane + (d + 3) * 32, k4.w, first(lane, wide));
     }
 }
-#ifdef V_GIVEN
 // Whether it is of a page that is stored in codes.
 inline bool is_coded(thread const visit& x) {
 #ifdef HELD
@@ -22,6 +21,7 @@ inline bool is_coded(thread const visit& x) {
 #endif
     return x.page >= 0;
 }
+#ifdef V_GIVEN
 // Coefficients of block n of tokens from .. to, to the last columns of their rows. c: as k_coefficients made them.
 inline void put_given(tptr<float> rows, tptr<float> c, vlane lane, int n, int used, int from, int to) {
     int wide = n + 1 == DK / K_BLOCK ? 32 * K_LINES - n * K_BLOCK : K_BLOCK;
@@ -154,11 +154,7 @@ inline void take_v(thread const visit& x, tptr<float> kv, vlane lane, int sg, in
     }
 #endif
 #if V_DEEP > 1
-    bool coded = x.page >= 0;
-#ifdef HELD
-    coded = coded && x.slot == 0;
-#endif
-    if (coded) {
+    if (is_coded(x)) {
         for (int t = from / V_DEEP * V_DEEP + sg * V_DEEP; t < to; t += SGS * V_DEEP) {      // tokens that share words
             token y[V_DEEP];
             UNROLL for (int i = 0; i < V_COLUMNS; ++i) {

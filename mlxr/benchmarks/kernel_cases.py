@@ -166,7 +166,7 @@ def merging(model, rows, units):
 def sealing(model, fmt, pages, most=None):
     """seal: that many pages at once, of new tokens."""
     kv, d = model.kv_heads, model.dim
-    fmt, at = made_up(page_format(fmt), kv, d, d, PAGE, pages), mx.arange(pages, dtype=mx.int32)
+    fmt, at = made_up(page_format(fmt), kv, d, d, PAGE, pages), mx.arange(max(pages, 8), dtype=mx.int32)
     tails = [_random(PAGE, kv, d, seed=s) for s in (1, 2)]
     plain = 2 * pages * PAGE * kv * d * dtype().size
     copies = copies_of(plain, most)
@@ -183,7 +183,7 @@ def sealing(model, fmt, pages, most=None):
         return [seal.reference(fmt, PAGE, rows, *tails, *new[i % len(new)], at)]
 
     def check():
-        return list(zip(*(fmt.decode(records[0], PAGE, d, d, at) for records in (ours(0), twin(0)))))
+        return list(zip(*(fmt.decode(records[0], PAGE, d, d, at[:pages]) for records in (ours(0), twin(0)))))
 
     return Case(ours, twin, "twin", plain + 4 * shape[0] * shape[1] * shape[2], 0.0, check, copies)
 

@@ -65,7 +65,8 @@ def reference(x, norm=None, eps=None, low=LOW):
         half = 1 << (bits - 1)
         digits.append(mx.bitwise_and(q + half, 2 * half - 1) - half)
         q = mx.right_shift(q - digits[-1], bits)
-    return mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8).view(mx.uint8), mx.concatenate([largest / most(low), x.sum(axis=-1, keepdims=True)], axis=-1)
+    bytes_ = mx.concatenate([q, digits[1], digits[0]], axis=-1).astype(mx.int8).view(mx.uint8)
+    return bytes_, mx.concatenate([largest / most(low), x.sum(axis=-1, keepdims=True)], axis=-1)
 
 
 def values(digits, factors, low=LOW):

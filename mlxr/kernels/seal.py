@@ -23,7 +23,7 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=
     """The pool with pages encoded into it, in one update.
 
     records: uint32 [pages, kv_heads, words]. pages: int32 [P]. rows: int32 [P * page_size], numbered as gather_plain.
-    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d]. at: int32 [P or more], which page of its sequence each is.
+    tails: [slots * page_size, kv_heads, d]. k, v: [T, kv_heads, d]. at: int32 [P, but 8 or more], which page of its sequence each is.
     """
     kernel = _ready(page_format, page_size, k.shape[1], k.shape[2], v.shape[2], k_tail.dtype, library.backend())
     if kernel is None:
@@ -48,10 +48,8 @@ def _counted(n):
 
 
 def more_inputs(page_format, at):
-    """What the kernel takes beside K and V: where K is stored before RoPE, its tables and the pages' numbers int32 [P or more]."""
-    if not page_format.k.before_rope:
-        return []
-    return [page_format.k.need().constants, at if at.size >= 8 else mx.pad(at, (0, 8 - at.size))]
+    """What the kernel takes beside K and V: where K is stored before RoPE, its tables and the pages' numbers int32 [P, 8 or more]."""
+    return [page_format.k.need().constants, at] if page_format.k.before_rope else []
 
 
 @functools.lru_cache(None)

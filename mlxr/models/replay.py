@@ -112,13 +112,14 @@ class Stack:
         inputs = [batch.seal_pages, batch.full_tails[0], batch.seal_numbers]
         inputs += [a for pool in pools for a in (pool.records, pool.k_tail, pool.v_tail)]
         if key not in self.recordings:
-            used = Counter(library.used)
+            before = Counter(library.used)
             made = [pool.sealed_from_tails(batch) for pool in pools]
+            used = Counter(library.used) - before
+            library.used.subtract(used)          # they are counted when they are computed
             try:
-                self._keep(key, (Recording(inputs, made), Counter(library.used) - used))
+                self._keep(key, (Recording(inputs, made), used))
             except KernelError:                  # such as of formats that only twins seal
                 self._keep(key, None)
-            library.used.subtract(Counter(library.used) - used)
         self.recordings.move_to_end(key)
         if self.recordings[key] is None:
             return False
