@@ -5,9 +5,9 @@
 //   BIAS       y += bias[N];   RESIDUAL   y += residual[B, N]
 //   RANK       (not 0) y += L t, before SWIGLU: see low_rank.h; t [B, RANK]
 //   STREAM 0   (GPU) a SIMD-group reads ROWS rows side by side, so that x is loaded once for them
-//   STREAM 1   (CPU) it reads its rows as one stream, whatever K: x is prepared once per threadgroup, in threadgroup
-//              memory, for every position of the stream. Floats of it: B * (T * 288 + K + 256 + SGS * 1025), T = K / gcd(K, 256),
-//              and for L, where its products are of integers, B * LOW_FLOATS
+//   STREAM 1   (CPU) x is prepared once per threadgroup, in threadgroup memory. Built with TAIL, K % 256: the weights of a row behind
+//              its whole steps. Those of four rows are joined: see tails.h. Floats of threadgroup memory: B * (TILES * 288 + K +
+//              256 * TAIL_TILES + SGS * 1025), TILES = K / 256 + TAIL_TILES, and for L, where its products are of integers, B * LOW_FLOATS
 //   BYTES 1    (STREAM 1) products of integers: see digits.h
 // A SIMD-group owns `own` rows of y. Grid: N / (own * SGS) threadgroups.
 #ifndef NORM_EPS
@@ -34,9 +34,13 @@ typedef vfloat row_sum;                                   // of products, a lane
 inline row_sum nothing() { return 0.0f; }
 inline row_sum of_lanes(vfloat v) { return v; }
 inline vfloat whole(row_sum s) { return s; }
-inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f), s, vint(lane) < n / 8); }
-inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
-inline row_sum plus(row_sum a, row_sum b) { return a + b; }
+inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
+template <int N, int FROM> inline chunk join(chunk a, chunk b, chunk c, chunk d, vlane lane) {
+    UNROLL for (int i = 0; i < 8; ++i) a.c[i] = join<N, FROM>(a.c[i], b.c[i], c.c[i], d.c[i], lane);
+    a.scale = join<N, FROM>(a.scale, b.scale, c.scale, d.scale, lane);
+    a.offset = join<N, FROM>(a.offset, b.offset, c.offset, d.offset, lane);
+    return a;
+}
 inline void add_dot(thread row_sum& sum, thread const chunk& q, activation a, vlane) {
     vfloat lo = q.c[0] * a.x[0] + q.c[1] * a.x[1] + q.c[2] * a.x[2] + q.c[3] * a.x[3];
     vfloat hi = q.c[4] * a.x[4] + q.c[5] * a.x[5] + q.c[6] * a.x[6] + q.c[7] * a.x[7];
@@ -72,29 +76,45 @@ inline activation staged(tptr<float> s, vlane lane) {
 #endif
 
 #if STREAM
-#ifndef AHEAD
-#define AHEAD 32                                          // steps that are prefetched
-#endif
-struct sums { row_sum v[B]; };                            // of the row that the stream is in
+struct sums { row_sum v[B]; };                            // of a row
 
-// The next n weights times x, a lane's 8, added to s. tile: those of x; stride: from one row of x to the next.
-inline void products(thread sums& s, weights w, tptr<float> tile, int stride, vlane lane, int n) {
-    CHUNK q = LOAD(w, lane, n);
+// A step's weights times x, a lane's 8, added to s. tile: those of x; stride: from one row of x to the next.
+inline void products(thread sums& s, thread const CHUNK& q, tptr<float> tile, int stride, vlane lane) {
     UNROLL for (int b = 0; b < B; ++b) add_dot(s.v[b], q, staged(tile + b * stride, lane), lane);
 }
+inline sums none() {
+    sums s;
+    UNROLL for (int b = 0; b < B; ++b) s.v[b] = nothing();
+    return s;
+}
+#include "tails.h"
 #ifndef SIDE
 #define SIDE 4                                            // rows that are read side by side
 #endif
 #define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
-// Rows of `steps` whole steps times x, to `ends` as in multiply; hints go 48 steps ahead. Some rows at once are read faster than
-// one after the other, as long as what they need stays in registers.
-inline void side_by_side(weights w, tptr<float> tiles, tptr<float> ends, vlane lane, int steps, long row0, int rows, int K) {
-    int whole_rows = 48 / ROWS_AT_ONCE / steps * ROWS_AT_ONCE, further = 48 / ROWS_AT_ONCE % steps;
+#define HINTED 48                                         // steps between a hint and its weights
+// Rows row0 .. row0 + rows - 1 of W (32 at most) times x. ends: B * 1024 floats, in which the lanes' sums of each row wait for the
+// others. Some rows at once are read faster than one after the other, as long as what they need stays in registers.
+APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, long row0, int rows, int K) {
+#if WIDTH
+    K = WIDTH;                                            // few steps: addresses that are not worked out cost less than they take
+#endif
+    int steps = K / STEP, stride = (steps + TAIL_TILES) * TILE, turns = HINTED / ROWS_AT_ONCE, some = max(steps, 1);
+    int whole_rows = turns / some * ROWS_AT_ONCE, further = turns % some;
+#if LOW_BYTES
+    low_ahead(l, int(row0) + 32, rows);                   // of the next 32 rows
+#endif
     for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
+#if TAIL
+        if (row % 4 == 0) {
+            UNROLL for (int r = 0; r < 4; ++r) ahead(at(w, row0 + row + r + whole_rows, steps * STEP, K));
+            tails(w, tiles + steps * TILE, stride, ends, lane, row0, row, rows, K);
+        }
+#endif
         sums all[ROWS_AT_ONCE];
         weights here[ROWS_AT_ONCE], soon[ROWS_AT_ONCE], later[ROWS_AT_ONCE];   // soon: in the row that is hinted at; later: in the next
         UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-            UNROLL for (int b = 0; b < B; ++b) all[r].v[b] = nothing();
+            all[r] = none();
             here[r] = at(w, row0 + min(row + r, rows - 1), 0, K);
             soon[r] = at(w, row0 + row + r + whole_rows, further * STEP, K);
             later[r] = at(w, row0 + row + r + whole_rows + ROWS_AT_ONCE, 0, K);
@@ -103,62 +123,21 @@ inline void side_by_side(weights w, tptr<float> tiles, tptr<float> ends, vlane l
             bool in_row = i + further < steps;
             UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
                 ahead(in_row ? at(soon[r], 0, i * STEP, K) : at(later[r], 0, (i + further - steps) * STEP, K));
-            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
-                products(all[r], at(here[r], 0, i * STEP, K), tiles + i * TILE, steps * TILE, lane, STEP);
+            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+                CHUNK q = LOAD(at(here[r], 0, i * STEP, K), lane, STEP);
+                products(all[r], q, tiles + i * TILE, stride, lane);
+            }
         }
         UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
-            UNROLL for (int b = 0; b < B; ++b) ends[lane + (b * 32 + min(row + r, rows - 1)) * 32] = whole(all[r].v[b]);
-    }
-}
-// Rows row0 .. row0 + rows - 1 of W (32 at most) times x, as one stream of rows * K weights. ends: B * 1024 floats, in which
-// the lanes' sums of each row wait for the others.
-APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, int period, long row0, int rows, int K) {
-    sums all;
-    UNROLL for (int b = 0; b < B; ++b) all.v[b] = nothing();
-    int row = 0, left = K, tile = 0, stride = period * TILE, total = rows * K;         // left: weights of this row
-    if (K % STEP == 0) {
-#if LOW_BYTES
-        low_ahead(l, int(row0) + 32, rows);               // of the next 32 rows
+            if (row + r < rows)
+                UNROLL for (int b = 0; b < B; ++b) {
+                    tptr<float> end = ends + (b * 32 + row + r) * 32;
+#if TAIL
+                    end[lane] = whole(all[r].v[b]) + vfloat(end[lane]);
+#else
+                    end[lane] = whole(all[r].v[b]);
 #endif
-        side_by_side(w, tiles, ends, lane, period, row0, rows, K);
-        total = 0;
-    }
-    for (int p = 0; p < total;) {
-        while (left >= STEP) {                            // steps inside of a row
-            int steps = min(left / STEP, period - tile);
-            weights here = at(w, row0, p, K);
-            tptr<float> x = tiles + tile * TILE;
-            for (int i = 0; i < steps; ++i) {
-                ahead(at(here, 0, (i + AHEAD) * STEP, K));
-                products(all, at(here, 0, i * STEP, K), x + i * TILE, stride, lane, STEP);
-            }
-            left -= steps * STEP;
-            p += steps * STEP;
-            tile = tile + steps == period ? 0 : tile + steps;
-        }
-        sums part;
-        UNROLL for (int b = 0; b < B; ++b) part.v[b] = nothing();
-        int n = left == 0 ? 0 : min(STEP, total - p);
-        if (n == STEP) products(part, at(w, row0, p, K), tiles + tile * TILE, stride, lane, STEP);
-        else if (n > 0) products(part, at(w, row0, p, K), tiles + tile * TILE, stride, lane, n);
-        while (left <= n) {                               // rows end in the step, or before it
-            UNROLL for (int b = 0; b < B; ++b) {
-                ends[lane + (b * 32 + row) * 32] = whole(plus(all.v[b], before(part.v[b], lane, left)));
-                part.v[b] = behind(part.v[b], lane, left);
-                all.v[b] = nothing();
-            }
-#if LOW_BYTES
-            low_ahead(l, int(row0) + row + 32, 1);        // of the next 32 rows
-#endif
-            left += K;
-            row += 1;
-        }
-        left -= n;
-        UNROLL for (int b = 0; b < B; ++b) all.v[b] = plus(all.v[b], part.v[b]);
-        if (n > 0) {
-            p += STEP;
-            tile = tile + 1 == period ? 0 : tile + 1;
-        }
+                }
     }
     results out;
     SG_BARRIER;
@@ -245,10 +224,10 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
 #if RESIDUAL
               dptr<const YTYPE> residual,
 #endif
-              dptr<YTYPE> y, int N, int K, int own, int period, GRID) {
+              dptr<YTYPE> y, int N, int K, int own, GRID) {
 #if STREAM
-    int length = K + STEP;                                // of a row of x and its beginning again
-    tptr<float> tiles = shared + B * length, sums_of = tiles + B * period * TILE, squares = sums_of + B * SGS * 1024;
+    int count = K / STEP + TAIL_TILES, length = K + STEP * TAIL_TILES;     // tiles; numbers of a row of x, with what tails want
+    tptr<float> tiles = shared + B * length, sums_of = tiles + B * count * TILE, squares = sums_of + B * SGS * 1024;
 #if LOW_BYTES
     tptr<float> digits = squares + B * SGS;
 #endif
@@ -261,7 +240,11 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
                 sum += v * v;
                 v = v * vfloat(ld(norm, lane + p));
 #endif
-                for (int at = p; at < length; at += K) shared[lane + (b * length + at)] = v;
+                shared[lane + (b * length + p)] = v;
+#if TAIL
+                for (int at = 0; at < STEP * TAIL_TILES; at += 32)
+                    if (K - TAIL + TAIL_OF(at) == p) shared[lane + (b * length + K + at)] = v;
+#endif
             }
 #ifdef NORM_EPS
             st(squares, lane + (b * SGS + sg), vfloat(simd_sum(sum)), first(lane, 1));
@@ -279,11 +262,11 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
     }
     TG_BARRIER;
     SIMDGROUPS {                                          // as the lanes of each step want it
-        for (int i = sg; i < B * period; i += SGS) {
-            int from = i % period * STEP % K;
+        for (int i = sg; i < B * count; i += SGS) {
+            int from = i % count < K / STEP ? i % count * STEP : K + (i % count - K / STEP) * STEP;
             ahead(at(WEIGHTS, tg.x * SGS * own, 2 * i * STEP, K));        // of the first steps
             ahead(at(WEIGHTS, tg.x * SGS * own, (2 * i + 1) * STEP, K));
-            stage(tiles + i * TILE, in_units(take(shared + (i / period * length + from), lane, STEP), lane), lane);
+            stage(tiles + i * TILE, in_units(take(shared + (i / count * length + from), lane, STEP), lane), lane);
         }
     }
     TG_BARRIER;
@@ -293,7 +276,7 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
         for (int row0 = from; row0 < to; row0 += ROWS) {
             int rows = min(ROWS, to - row0);
 #if STREAM
-            results out = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, period, row0, rows, K);
+            results out = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, row0, rows, K);
             normed(out, squares, K);
 #else
             results out = multiply(WEIGHTS, x, norm, lane, row0, rows, K);
@@ -303,7 +286,7 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
 #endif
 #if SWIGLU
 #if STREAM
-            results up = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, period, row0 + N, rows, K);
+            results up = multiply(WEIGHTS, LOW_FACTOR tiles, sums_of + B * sg * 1024, lane, row0 + N, rows, K);
             normed(up, squares, K);
 #else
             results up = multiply(WEIGHTS, x, norm, lane, row0 + N, rows, K);

@@ -71,36 +71,33 @@ inline row_sum of_lanes(vfloat v) {
 }
 inline row_sum nothing() { return of_lanes(0.0f); }
 inline vfloat whole(row_sum s) { return s.v + s.more; }
-// What lies before number n of the step, and behind it.
-inline vbool before(vlane lane, int n) { return vint(lane) < n / 8; }
-inline vbool group_before(vlane lane, int n) { return vint(lane) < n / (128 / GROUPS); }
-inline row_sum before(row_sum s, vlane lane, int n) {
-    s.v = select(vfloat(0.0f), s.v, before(lane, n));
-    s.more = select(vfloat(0.0f), s.more, group_before(lane, n));
-    return s;
-}
-inline row_sum behind(row_sum s, vlane lane, int n) {
-    s.v = select(s.v, vfloat(0.0f), before(lane, n));
-    s.more = select(s.more, vfloat(0.0f), group_before(lane, n));
-    return s;
-}
-inline row_sum plus(row_sum a, row_sum b) {
-    a.v += b.v;
-    a.more += b.more;
-    return a;
+// Row r's part of a step with n lanes of each of some rows.
+inline vfloat of_row(row_sum s, vlane lane, int r, int n) {
+    return select(vfloat(0.0f), s.v, vint(lane) / n == r) + select(vfloat(0.0f), s.more, vint(lane) / (n / 2) == r);
 }
 #else
 typedef vfloat row_sum;
 inline row_sum nothing() { return 0.0f; }
 inline row_sum of_lanes(vfloat v) { return v; }
 inline vfloat whole(row_sum s) { return s; }
-inline row_sum before(row_sum s, vlane lane, int n) { return select(vfloat(0.0f), s, vint(lane) < n / 8); }
-inline row_sum behind(row_sum s, vlane lane, int n) { return select(s, vfloat(0.0f), vint(lane) < n / 8); }
-inline row_sum plus(row_sum a, row_sum b) { return a + b; }
+inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
 #endif
+
+template <int N, int FROM> inline eight_bytes join(eight_bytes a, eight_bytes b, eight_bytes c, eight_bytes d, vlane lane) {
+    a.a = join<N, FROM>(a.a, b.a, c.a, d.a, lane);
+    a.b = join<N, FROM>(a.b, b.b, c.b, d.b, lane);
+    a.scale = join<N, FROM>(a.scale, b.scale, c.scale, d.scale, lane);
+    a.offset = join<N, FROM>(a.offset, b.offset, c.offset, d.offset, lane);
+    return a;
+}
 
 #if GROUPS
 struct grouped { eight_bytes e; vfloat factors; };
+template <int N, int FROM> inline grouped join(grouped a, grouped b, grouped c, grouped d, vlane lane) {
+    a.e = join<N, FROM>(a.e, b.e, c.e, d.e, lane);        // a group's two factors lie where four lanes' weights do, halved
+    a.factors = join<N / 2, FROM / 2>(a.factors, b.factors, c.factors, d.factors, lane);
+    return a;
+}
 #define CHUNK grouped
 #define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes
 

@@ -197,6 +197,24 @@ LI vfloat simd_shuffle16(vfloat a, vint i) {              // lanes 0 .. 15 of a,
     return r;
 }
 LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }
+// Lanes N r .. N r + N - 1: lanes FROM .. FROM + N - 1 of the value r of four; lanes from 4 N on have anything.
+template <int N, int FROM, int K, class P, int... L> LI P join_part(const P* a, const P* b, const P* c, const P* d, std::integer_sequence<int, L...>) {
+    constexpr int row = K * W / N % 4, part = (FROM + K * W % N) / W, at = FROM % W;
+    const P* rows[4] = {a, b, c, d};
+    if constexpr (N >= W) return rows[row][part];
+    else {
+        P two = LANES_SHUFFLE(ipart, rows[row][part], rows[row + 1][part], (L % N + at + L / N % 2 * W)...);
+        if constexpr (2 * N >= W) return two;
+        else return LANES_SHUFFLE(ipart, two, LANES_SHUFFLE(ipart, rows[2][part], rows[3][part], (L % N + at + L / N % 2 * W)...), (L < 2 * N ? L : W + L - 2 * N)...);
+    }
+}
+template <int N, int FROM, class V, int... K> LI V join_parts(const V& a, const V& b, const V& c, const V& d, std::integer_sequence<int, K...>) {
+    V r;
+    ((r.p[K] = join_part<N, FROM, K>(a.p, b.p, c.p, d.p, std::make_integer_sequence<int, W>())), ...);
+    return r;
+}
+template <int N, int FROM> LI vfloat join(vfloat a, vfloat b, vfloat c, vfloat d, vlane) { return join_parts<N, FROM>(a, b, c, d, parts()); }
+template <int N, int FROM> LI vuint join(vuint a, vuint b, vuint c, vuint d, vlane) { return join_parts<N, FROM>(a, b, c, d, parts()); }
 LI vuint simd_shuffle(vuint a, vint i) { return as_uint(simd_shuffle(as_float(a), i)); }
 LI vint simd_shuffle(vint a, vint i) { return vint(simd_shuffle(vuint(a), i)); }
 template <class V> LI V simd_shuffle_xor(V a, int m) { return simd_shuffle(a, iota() ^ vint(m)); }

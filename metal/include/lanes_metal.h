@@ -78,6 +78,12 @@ template <typename P> inline uint pick_bytes(P t, uint w) {               // t[i
     return uint(t[w & 15u]) | uint(t[w >> 8 & 15u]) << 8 | uint(t[w >> 16 & 15u]) << 16 | uint(t[w >> 24 & 15u]) << 24;
 }
 inline float simd_shuffle16(float a, int i) { return simd_shuffle(a, ushort(i & 15)); }   // of lanes 0 .. 15
+// Lanes N r .. N r + N - 1: lanes FROM .. FROM + N - 1 of the value r of four; lanes from 4 N on have anything.
+template <int N, int FROM, typename V> inline V join(V a, V b, V c, V d, int lane) {
+    ushort from = ushort(FROM + lane % N);
+    V at0 = simd_shuffle(a, from), at1 = simd_shuffle(b, from), at2 = simd_shuffle(c, from), at3 = simd_shuffle(d, from);
+    return lane / N % 4 == 0 ? at0 : lane / N % 4 == 1 ? at1 : lane / N % 4 == 2 ? at2 : at3;
+}
 template <uint MASK> inline float add_some(float sum, float v, int lane) { return MASK >> uint(lane) & 1u ? sum + v : sum; }
 inline uint byte_of(uint low, uint high, int i) { return (i < 4 ? low : high) >> uint(i % 4 * 8) & 255u; }   // i: 0 .. 7
 inline uint bits_to_bytes(uint w, uint at) { return ((w >> at & 15u) * 0x00204081u & 0x01010101u) << 4; }

@@ -1,7 +1,6 @@
 """q_gemv: 1 to 8 rows of activations times a stored matrix, transposed; with norm, SwiGLU, bias, residual."""
 
 import functools
-import math
 
 import mlx.core as mx
 
@@ -29,6 +28,7 @@ def kernel(
     bias=False,
     residual=False,
     low=None,
+    width=0,
     on=None,
     checked=False,
     stream=None,
@@ -40,7 +40,7 @@ def kernel(
 ):
     """The specialisation of a Stored type for `batch` rows.
 
-    low: (type of L, rank) of a low_rank.Correction. stream, products (BYTES): see metal/q_gemv.metal; shared: floats of
+    low: (type of L, rank) of a low_rank.Correction. width: of the matrix; what it leaves modulo STEP is built in. stream, products (BYTES): see metal/q_gemv.metal; shared: floats of
     threadgroup memory, where Metal streams.
     """
     kind, on = stored(kind), on or library.backend()
@@ -56,6 +56,8 @@ def kernel(
         "ROWS": rows,
         "SGS": sgs,
         "STREAM": int(stream),
+        "TAIL": width % STEP if stream else 0,
+        "WIDTH": width if stream and width <= 1024 else 0,
         "BYTES": int(products),
         "SWIGLU": int(swiglu),
         "BIAS": int(bias),
@@ -76,7 +78,7 @@ def kernel(
         headers=(kind.header, *low_rank.headers(low)),
         inputs=inputs,
         outputs=[("y", y_type)],
-        ints=["N", "K", "own", "period"],
+        ints=["N", "K", "own"],
         defines=defines,
         shared=shared,
         on=on,
@@ -87,14 +89,17 @@ def kernel(
 
 def launch(k, n, width):
     """(threadgroups, ints, floats of threadgroup memory) of a launch on [n, width] weights."""
-    stream, sgs, own = k.defines["STREAM"], k.sgs, k.defines["ROWS"]
-    period = width // math.gcd(width, STEP)
+    stream, tail, sgs, own = k.defines["STREAM"], k.defines["TAIL"], k.sgs, k.defines["ROWS"]
+    if stream and tail != width % STEP:
+        raise KernelError(f"q_gemv was built for a width that leaves {tail} modulo {STEP}, and is given {width}")
+    more = 2 if 128 < tail <= 192 else min(tail, 1)
+    steps = width // STEP + more
     if k.backend == "host":  # some chunks a thread: they share the prepared activations, and even out
         threads = host_call.threads()
-        groups = min(threads * CHUNKS if threads > 1 else 1, n * width // (STEP * period * WORTH)) if stream else min(threads * CHUNKS, n)
+        groups = min(threads * CHUNKS if threads > 1 else 1, n * width // (STEP * steps * WORTH)) if stream else min(threads * CHUNKS, n)
         own = max(8, -(-n // max(1, groups)))
-    shared = k.defines["B"] * (period * 288 + width + STEP + sgs * 1025 + low_rank.floats(k.defines)) if stream else 0
-    return -(-n // (own * sgs)), (n, width, own, period), shared
+    shared = k.defines["B"] * (steps * 288 + width + more * STEP + sgs * 1025 + low_rank.floats(k.defines)) if stream else 0
+    return -(-n // (own * sgs)), (n, width, own), shared
 
 
 def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, residual=None, low=None, t=None):
@@ -121,6 +126,7 @@ def apply(x, weights, kind, *, norm=None, eps=None, swiglu=False, bias=None, res
         bias=bias is not None,
         residual=residual is not None,
         low=low and low.key,
+        width=width,
     )
     if not k.ready():
         return reference(x, weights, kind, norm=norm, eps=eps, swiglu=swiglu, bias=bias, residual=residual, low=low, t=t)

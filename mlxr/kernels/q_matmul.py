@@ -34,12 +34,12 @@ def _way(kind, rows, low):
     return q_gemv if rows <= GEMV_ROWS[library.backend()] else q_gemm
 
 
-def kernels(kind, element="float", *, eps=None, swiglu=False, bias=False, residual=False):
-    """The kernels that `apply` will want first, one row and many, for library.warm."""
+def kernels(kind, width, element="float", *, eps=None, swiglu=False, bias=False, residual=False):
+    """The kernels that `apply` will want first, one row and many, for library.warm. width: K."""
     if library.backend() == "reference":
         return []
     on = library.backend()
     return [
-        q_gemv.kernel(stored(kind), 1, element, eps=eps, swiglu=swiglu, bias=bias, residual=residual),
+        q_gemv.kernel(stored(kind), 1, element, eps=eps, swiglu=swiglu, bias=bias, residual=residual, width=width),
         q_gemm.kernel(stored(kind), swiglu=swiglu, bias=bias, residual=residual, on=on, tiles=q_gemm.TILES[on]),
     ]

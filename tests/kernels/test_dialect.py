@@ -72,6 +72,8 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = pick_bytes(dptr<const uchar>(w) + 3, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu);
         ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16)) ROW(simd_shuffle16(x, (vint(lane) * 5 + 2) % 16))
         ROW(add_some<0xffff5a5au>(x, z, lane)) ROW(add_some<0xaaaau>(x, z, lane))
+        ROW(join<8, 16>(x, z, x + z, x - z, lane)) ROW(join<16, 0>(x, z, x, z, lane)) ROW(join<32, 0>(z, z, z, z, lane))
+        ROW(select(vfloat(0.0f), join<4, 8>(x, z, x + z, x - z, lane), lane < 16))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 12, 1, 1, 0, 2, 16>(lane) + 3, first(lane, 16))))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 11, 0, 1, 0, 2, 16>(lane) + 3, first(lane, n))))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 10, 1, 1, 0, 2, 16>(lane) + 3)))
@@ -214,6 +216,10 @@ def expected():
         x[(i * 5 + 2) % 16],
         np.where(0xFFFF5A5A >> i & 1, x + z, x),
         np.where(0xAAAA >> i & 1, x + z, x),
+        np.concatenate([v[16:24] for v in (x, z, x + z, x - z)]),
+        np.concatenate([x[:16], z[:16]]),
+        z,
+        np.concatenate([v[8:12] for v in (x, z, x + z, x - z)] + [np.zeros(16, np.float32)]),
         first(lo(i % 16 // 2 * 12 + i % 2 + 3), 16),
         first(lo(i % 16 // 2 * 11 + 3), N),
         lo(i % 16 // 2 * 10 + i % 2 + 3),

@@ -51,7 +51,7 @@ def test_no_index_outside(kind, rank):
     x = mx.array(activations(1, k))
     t = mx.array(activations(1, k)) @ mx.array(matrix(R, rank, k, 4)[1]).T
     for stream in (True, False):
-        kernel = q_gemv.kernel(Q, 1, low=low.key, on="host", checked=True, stream=stream)
+        kernel = q_gemv.kernel(Q, 1, low=low.key, width=k, on="host", checked=True, stream=stream)
         groups, ints, shared = q_gemv.launch(kernel, n, k)
         (y,) = kernel([*w, x, *low.inputs(t)], [(1, n)], (groups, 1, 1), ints, shared)
         assert relative(y, oracle(np.array(x), whole)) < 1e-5
@@ -83,7 +83,7 @@ def test_gate_in_integers(bits, rows):
     n, k, rank = 40, 192, 64
     w, low, whole = parts(affine(bits, 32), rank, n, k)
     x, t = activations(rows, k), activations(rows, k) @ matrix(R, rank, k, 4)[1].T
-    how = dict(low=low.key, on="metal", stream=True, products=True, rows=32, sgs=1)
+    how = dict(low=low.key, width=k, on="metal", stream=True, products=True, rows=32, sgs=1)
     groups, ints, shared = q_gemv.launch(q_gemv.kernel(Q, rows, **how), n, k)
     made = q_gemv.kernel(Q, rows, shared=shared, **how)
     gate = Gate(made, [*w, mx.array(x), *low.inputs(mx.array(t))], [(rows, n)], (groups, 1, 1), ints)

@@ -100,7 +100,7 @@ def test_dialect_operations(tmp_path):
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_q_gemv(kind, tmp_path):
     width = 512 if stored(kind).block == 256 else 384
-    k, (w, decoded) = q_gemv.kernel(kind, 2, on="host", eps=EPS), matrix(kind, 37, width)
+    k, (w, decoded) = q_gemv.kernel(kind, 2, on="host", eps=EPS, width=width), matrix(kind, 37, width)
     x, norm = activations(2, width), activations(width, seed=5)
     groups, ints, shared = q_gemv.launch(k, 37, width)
     (y,) = run(k, [*w, x, norm], [2 * 37 * 4], (groups, 1, 1), ints, tmp_path, 4 * shared)

@@ -11,7 +11,7 @@ from mlxr.kernels import host_build, library, q_gemv
 from mlxr.kernels.stored import affine, arrays, stored
 from mlxr.weights.quants import REGISTRY
 
-SHAPES = [(24, 576), (13, 96), (40, 256), (70, 320), (5, 1536), (33, 128)]
+SHAPES = [(24, 576), (40, 256), (33, 128)]      # each width is a kernel of its own, up to 1024 as it is, and all by what 256 leaves of it
 EPS = 1e-5
 SLOW_REST = [
     pytest.param(k, marks=pytest.mark.slow) for k in KINDS if name(k) in RARE | {"Q5_K", "Q6_K", "IQ4_XS"}
@@ -61,6 +61,20 @@ def test_every_type(kind, batch):
         x = activations(batch, k)
         assert relative(q_gemv.apply(mx.array(x), w, kind), oracle(x, decoded)) < 1e-5, (n, k)
     assert library.used["q_gemv", "host"] - before == len(shapes_of(kind)), "the twin ran instead"
+
+
+@needs_compiler
+@pytest.mark.parametrize("width", [96, 192, 224, pytest.param(160, marks=pytest.mark.slow), 2880, *(
+    pytest.param(w, marks=pytest.mark.slow) for w in (32, 64, 288, 320, 960, 1536, 1184))])
+@pytest.mark.parametrize("kind,batch", [("Q4_1", 1), *(pytest.param(k, b, marks=pytest.mark.slow) for k, b in (
+    ("Q8_0", 2), ("Q5_1", 3), ("MXFP4", 1), (affine(4, 32), 1), ("F16", 1)))], ids=str)
+def test_what_256_leaves_of_a_width(kind, batch, width):
+    """Rows end inside of a step, whose rest belongs to others; groups of four rows are whole, or not; the last rows of all end
+    where memory does."""
+    for n in (1, 4, 37):
+        w, decoded = matrix(kind, n, width)
+        x = activations(batch, width)
+        assert relative(q_gemv.apply(mx.array(x), w, kind), oracle(x, decoded)) < 1e-5, n
 
 
 @needs_compiler
@@ -139,10 +153,10 @@ def test_twin(kind):
     assert relative(y, oracle(activations(2, k), decoded, **options)) < 1e-5
 
 
-def check_one_row(k, kind):
-    """A kernel for one row of x against the oracle, at every shape of this type."""
+def check_one_row(kind, **how):
+    """Kernels for one row of x against the oracle, at every shape of this type."""
     for n, width in shapes_of(kind):
-        w, decoded = matrix(kind, n, width)
+        k, (w, decoded) = q_gemv.kernel(kind, 1, on="host", width=width, **how), matrix(kind, n, width)
         groups, ints, shared = q_gemv.launch(k, n, width)
         (y,) = k([*stored(kind).inputs(w), mx.array(activations(1, width))], [(1, n)], (groups, 1, 1), ints, shared)
         assert relative(y, oracle(activations(1, width), decoded)) < 1e-5
@@ -153,8 +167,7 @@ def check_one_row(k, kind):
 def test_no_index_outside(kind):
     """A checked build on exact buffers; and both ways of reading rows."""
     for stream in (True, False) if stored(kind).in_order else (False,):
-        k = q_gemv.kernel(kind, 1, on="host", checked=True, stream=stream)
-        check_one_row(k, kind)
+        check_one_row(kind, checked=True, stream=stream)
 
 
 @needs_compiler
@@ -162,9 +175,8 @@ def test_no_index_outside(kind):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_other_cpus(kind, form):
-    k = q_gemv.kernel(kind, 2, on="host", flags=FORMS[form], eps=EPS)
     for n, width in shapes_of(kind):
-        w, decoded = matrix(kind, n, width)
+        k, (w, decoded) = q_gemv.kernel(kind, 2, on="host", flags=FORMS[form], eps=EPS, width=width), matrix(kind, n, width)
         x, norm = activations(2, width), activations(width, seed=5)
         groups, ints, shared = q_gemv.launch(k, n, width)
         (y,) = k([*stored(kind).inputs(w), mx.array(x), mx.array(norm)], [(2, n)], (groups, 1, 1), ints, shared)
@@ -174,8 +186,7 @@ def test_other_cpus(kind, form):
 @needs_compiler
 @pytest.mark.parametrize("kind", ["Q4_K", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Q3_K", "MXFP4"))])
 def test_cpus_without_products_of_bytes(kind):
-    k = q_gemv.kernel(kind, 1, on="host", products=False)
-    check_one_row(k, kind)
+    check_one_row(kind, products=False)
 
 
 @needs_compiler
@@ -215,7 +226,7 @@ def test_codes_and_activations_at_their_largest():
         largest = {"Q4_1": 15, "Q5_0": 15, "Q5_1": 31, "Q8_0": 127 if code == 0x7F else -128, "Q6_K": 31 if code else -32}
         value = 0.5 * largest[kind]
         for x in (1.0, -1.0, 1e30, 1e-30):
-            k = q_gemv.kernel(kind, 1, on="host", products=True)
+            k = q_gemv.kernel(kind, 1, on="host", products=True, width=256)
             groups, ints, shared = q_gemv.launch(k, 3, 256)
             (y,) = k([*arrays(mx.array(blocks.reshape(3, -1)), kind), mx.full((1, 256), x)], [(1, 3)], (groups, 1, 1), ints, shared)
             assert np.allclose(np.array(y), 256 * value * x, rtol=1e-6)
@@ -235,6 +246,8 @@ def test_wrong_calls_say_so():
     w, _ = matrix("Q4_1", 8, 64)
     with pytest.raises(KernelError, match="1 to 8 rows, got 9: use q_gemm"):
         q_gemv.apply(mx.zeros((9, 64)), w, "Q4_1")
+    with pytest.raises(KernelError, match="built for a width that leaves 64 modulo 256, and is given 512"):
+        q_gemv.launch(q_gemv.kernel("Q4_1", 1, on="host", stream=True, width=576), 8, 512)
     with pytest.raises(KernelError, match="48 columns are not a multiple of 32"):
         q_gemv.apply(mx.zeros((1, 48)), w, "Q4_1")
     with pytest.raises(KernelError, match="no kernel reads Q9_9 weights; there are F32, F16, BF16"):
@@ -260,6 +273,7 @@ def gate(kind, n, width, batch=1, what=(), **options):
         residual="residual" in what,
         on="metal",
     )
+    make["width"] = width
     k = q_gemv.kernel(kind, batch, **make, **options)
     groups, ints, shared = q_gemv.launch(k, n, width)
     if stream:

@@ -5,7 +5,6 @@
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
 #define GROUPS 8
-#define AHEAD 16                                          // steps: 4 KB
 struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 32 * 17) + k / STEP * 136)}; }

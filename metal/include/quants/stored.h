@@ -5,7 +5,6 @@
 //   vfloats take(x, lane, n)  the activations that belong to them, a lane's 8
 //   UNIT(i)                   what code i is multiplied by in `load`: x carries the inverse
 //   void ahead(w)             a hint that the next 256 weights are read soon
-//   AHEAD                     how many steps before they are read q_gemv hints at weights; or not defined, and it is 32
 //   SIDE                      how many rows q_gemv reads side by side; or not defined, and it is 4
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
