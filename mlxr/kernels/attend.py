@@ -5,7 +5,7 @@ import math
 
 import mlx.core as mx
 
-from . import host_build, host_call, library, prefill
+from . import host_build, host_call, library, prefill, q_rows
 from .fallback import twin
 from .library import Kernel
 from .merge import merge
@@ -43,7 +43,7 @@ def attend(q, k, v, k_tail, v_tail, records, page_format, batch, scale, window=N
     plain = (lambda p: [p.slots, held.numbers]) if held else (lambda p: [])
     outs = [run([records, p.table, p.sequences, q, k_tail, v_tail, k, v, *extra, *plain(p)]) for run, p in zip(runs, parts)]
     out = outs[0] if len(outs) == 1 else mx.concatenate(outs)
-    return out if order is None else out[order]
+    return out if order is None else q_rows.take(out.reshape(out.shape[0], -1), order).reshape(out.shape)
 
 
 def _padded(sinks):

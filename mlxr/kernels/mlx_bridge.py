@@ -31,12 +31,15 @@ for n in (1, 24, 1000):
     assert holds(b, 2 * n, np.array(b, copy=False).ctypes.data) == 1
 """
 _OBJECT, _POINTER, _TEXT = ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p
-_FUNCTIONS = {  # name: result, arguments; see host/lazy.cpp and host/replay.cpp
+_FUNCTIONS = {  # name: result, arguments; see host/lazy.cpp, host/replay.cpp and host/likeness.cpp
     "mlxr_node": (_TEXT, _POINTER, _POINTER, ctypes.c_int, _OBJECT, _OBJECT, _OBJECT),
     "mlxr_write_rows": (_TEXT, _OBJECT, _OBJECT, ctypes.c_int),
     "mlxr_record": (_POINTER, _OBJECT, _OBJECT, _OBJECT),
     "mlxr_replay": (_TEXT, _POINTER, _OBJECT, _OBJECT),
     "mlxr_forget": (None, _POINTER),
+    "mlxr_alike": (_POINTER, _POINTER, _OBJECT, _OBJECT, _OBJECT, _OBJECT, _OBJECT),
+    "mlxr_clone": (_TEXT, _POINTER, _OBJECT, _OBJECT, _OBJECT, _OBJECT, _OBJECT),
+    "mlxr_unlike": (None, _POINTER),
     "mlxr_problem": (_TEXT,),
     "mlxr_keep": (None, ctypes.c_long),
 }
@@ -49,7 +52,7 @@ def program():
         return None
     library = ["-Wl,-undefined,dynamic_lookup"] if sys.platform == "darwin" else ["-lmlx"]
     return (
-        "".join((_HOST / n).read_text() for n in ("lazy.cpp", "replay.cpp"))
+        "".join((_HOST / n).read_text() for n in ("lazy.cpp", "replay.cpp", "likeness.cpp"))
         + f"// mlx {mx.__version__}, Python {platform.python_version()}\n",
         ["-std=c++20", "-O1", f"-I{root / 'include'}", f"-L{root / 'lib'}", f"-Wl,-rpath,{root / 'lib'}", *library],
     )

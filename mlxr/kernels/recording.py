@@ -85,3 +85,33 @@ class Recording:
     def __del__(self):
         if getattr(self, "_handle", None):
             self._forget(self._handle)
+
+
+class Likeness:
+    """How one part of a graph comes of another by other constants: so that of later graphs the one part can be made of the other,
+    where building it in Python takes some hundred times as long. All are lazy arrays."""
+
+    def __init__(self):
+        self._handle, self._forget = None, mlx_bridge.bridge().mlxr_unlike
+
+    def learn(self, one, one_out, other, other_out, shared):
+        """Note how other_out, which come of the arrays `other`, are made as one_out are of `one`. shared: arrays that both parts
+        read, and that are such in each graph. Whether they are made alike; where not, nothing is noted. May be called again
+        with the same parts of another graph, for what is new there.
+        """
+        found = mlx_bridge.bridge().mlxr_alike(self._handle, *map(tuple, (one, one_out, other, other_out, shared)))
+        if found:
+            self.__del__()
+            self._handle = found
+        return bool(found)
+
+    def clone(self, one, one_out, other, shared):
+        """What one_out, which come of `one`, are for `other`: a list; or None where a constant is in them that was not noted."""
+        outputs = tuple([mx.array(0) for _ in one_out])
+        error = mlx_bridge.bridge().mlxr_clone(self._handle, *map(tuple, (one, one_out, other, shared)), outputs)
+        return None if error else list(outputs)
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self._forget(self._handle)
+            self._handle = None

@@ -34,13 +34,13 @@ def seal(records, page_format, page_size, pages, rows, k_tail, v_tail, k, v, at=
                        *more_inputs(page_format, at)],
                       [(pages.size, kv_heads, records.shape[2])], (pages.size, kv_heads, 1), (kv_heads, tails))[0]
         if in_place():       # MLX would copy the pool wherever a reader of it, in this step or the last, has not run yet
-            return write_rows(records, pages, _counted(pages.size), made, made, always=True)
+            return write_rows(records, pages, counted(pages.size), made, made, always=True)
         records[pages] = made
     return records
 
 
 @functools.lru_cache(None)
-def _counted(n):
+def counted(n):
     """int32 [n]: 0, 1, ... Computed, so that it is a constant of recordings."""
     numbers = mx.arange(n, dtype=mx.int32)
     mx.eval(numbers)

@@ -160,7 +160,12 @@ class FusedBlock(nn.Module):
         """x [T, 1, hidden] or [1, T, hidden]: the same shape."""
         stack = self.stack if isinstance(cache, PagedLayer) else None
         done = stack and stack.enter(self, x, cache)
-        return self._compute(x, mask, cache) if done is None else done
+        if done is not None:
+            return done
+        y = self._compute(x, mask, cache)
+        if stack:
+            stack.built(y, cache)
+        return y
 
     def _compute(self, x, mask, cache):
         flat = x.reshape(-1, x.shape[-1])

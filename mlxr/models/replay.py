@@ -6,29 +6,75 @@ from dataclasses import dataclass, field
 
 from ..errors import KernelError
 from ..kernels import attend, library
-from ..kernels.recording import Recording, possible, reads
+from ..kernels.recording import Likeness, Recording, possible, reads
+from ..kernels.seal import counted
 
 # Recordings kept, of some 250 KB. A kind of step is a number of rows, of those read of prompts, of pages a sequence has, and how
 # they are shared out; a kind of seal, a number of pages.
 MOST = 48
+KINDS = 4        # of blocks, at most, that a block is compared with
 _DONE = "replayed"
+_ARRAYS = "records", "k_tail", "v_tail"      # of a layer's pool, in the order of its `arrays`: what a step may change
 
 
 @dataclass
 class _Pass:
-    """A step that is being recorded: its kind, and what each block's cache held before it."""
+    """A step that is being recorded: its kind, or None where the recording is for this step alone; each block's cache and what it
+    held before, the block's input, what came of these (its output, then what changed in the cache), and which kernels it called."""
 
-    key: tuple
+    key: tuple | None
     batch: object
     used: Counter
     reads: int
+    shared: list
     layers: list = field(default_factory=list)
     before: list = field(default_factory=list)
+    inputs: list = field(default_factory=list)
+    outputs: list = field(default_factory=list)
+    counts: list = field(default_factory=list)
+    built: list = field(default_factory=list)
+    changed: list = field(default_factory=list)
+    called: Counter = field(default_factory=Counter)
+
+    def enter(self, x, layer, likes):
+        """The output of a block with input x, made of that of one that it is like; None where it must be built."""
+        i, pool = len(self.layers), layer.pool
+        self.layers.append(layer)
+        self.before.append(pool.arrays)
+        self.inputs.append(x)
+        one, like = likes.get(i, (0, None))
+        made = like and like.clone(self.part(one), self.outputs[one], self.part(i), self.shared)
+        if not made:
+            self.built.append(i)
+            self.called = Counter(library.used)
+            return None
+        for name, array in zip(self.changed, made[1:]):
+            setattr(pool, name, array)
+        self.outputs.append(tuple(made))
+        self.counts.append(self.counts[one])
+        library.used.update(self.counts[one])
+        return made[0]
+
+    def part(self, i):
+        """What block i computes from, beside what is the same for all."""
+        return self.inputs[i], *self.before[i]
+
+    def took(self, y):
+        """The graph of the last block's output y is there, and that of its cache's tails."""
+        pool = self.layers[-1].pool
+        if not self.outputs:
+            self.changed = [n for n, old in zip(_ARRAYS, self.before[0]) if getattr(pool, n) is not old]
+        self.outputs.append((y, *(getattr(pool, n) for n in self.changed)))
+        self.counts.append(Counter(library.used) - self.called)
 
 
 class Stack:
     """A model's blocks and head. Steps that decode, and may read a few tokens of prompts beside, are recorded when one of their
     kind comes for the first time: its graph is built but not computed. They are replayed; `replays` counts those after the first.
+    Other steps are recorded for themselves: as one operation they need no more memory than what lives at one time of them, where
+    MLX computes far ahead, or waits where it may not.
+
+    Of the first kind, all blocks are built in Python; of others those that are not like earlier ones: the rest is made of these.
 
     off: set to switch replays off. why: why the last kind of step that cannot be recorded cannot.
     """
@@ -38,6 +84,7 @@ class Stack:
         self.rotations = list({b.rotation.key: b.rotation for b in blocks}.values())
         self.recordings, self.replays, self.off, self.why = OrderedDict(), 0, False, None     # a recording, or None
         self._attentions, self._layers = {}, []
+        self._likes = {}             # number of a block -> (an earlier one that it is like, their Likeness)
         self._pool = None            # of the engine whose steps these are
         self._step = None            # a _Pass, _DONE, or None: of the step whose graph is being built
 
@@ -48,17 +95,21 @@ class Stack:
             if self._pool is None or self._pool() is not layer.pool:     # another engine of this model
                 self._pool = weakref.ref(layer.pool)
                 self.recordings.clear()
-                self._attentions, self._layers = {}, []
+                self._attentions, self._layers, self._likes = {}, [], {}
             logits = self._begin(x, layer)
             if logits is not None:
                 self._step = _DONE
                 return logits
-            if layer.batch.settle:
+            if layer.batch.settle and not (isinstance(self._step, _Pass) and self._likes):
                 layer.batch.settle()
         if isinstance(self._step, _Pass):
-            self._step.layers.append(layer)
-            self._step.before.append(layer.pool.arrays)
+            return self._step.enter(x, layer, self._likes)
         return x if self._step is _DONE else None
+
+    def built(self, y, layer):
+        """Note a block's output, where the step is being recorded."""
+        if isinstance(self._step, _Pass):
+            self._step.took(y)
 
     def replayed(self):
         """Whether the step's logits are there already. Asked by the head, once a step: what comes next is another one."""
@@ -72,27 +123,35 @@ class Stack:
         step, self._step = self._step, None
         if not isinstance(step, _Pass):
             return logits
+        batch, last = step.batch, step.layers[-1].pool
         found = self._record(step, logits)
         if found:
-            for p, (_, k_tail, v_tail, *_) in zip(step.layers, step.before):
-                p.pool.k_tail, p.pool.v_tail = k_tail, v_tail        # as before: the replay writes to them
-            logits = found(self._inputs(step.batch, step.before))[0]
-        return self._sealed(step.batch, step.layers, logits)
+            for layer, before in zip(step.layers, step.before):
+                for name, array in zip(_ARRAYS, before):
+                    setattr(layer.pool, name, array)             # as before: the replay writes to them
+            made, = found(self._inputs(batch, step.before))
+            if batch.sampled is None:                            # something that is computed has to come of it
+                setattr(last, step.changed[-1], made)
+            else:
+                logits = made
+        return self._sealed(batch, step.layers, logits) if batch.late else logits
 
     def _begin(self, x, layer):
         """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
         batch = layer.batch
-        parts, order = batch.parts
-        if (self.off or batch.embeds or layer.observer or batch.sampled is None or order is not None or parts[-1].chunks
-                or not batch.in_pages or isinstance(layer.offset, int) or not possible()):
+        parts, _ = batch.parts
+        late = batch.in_pages and batch.sampled is not None
+        if (self.off or batch.embeds or layer.observer or batch.first_slots is not None and not late
+                or isinstance(layer.offset, int) or not possible()):
             return None
-        key = *self._kind(x, batch), self._launches(parts)
+        key = (*self._kind(x, batch), self._launches(parts)) if late and not parts[-1].chunks else None
+        if key in self.recordings and self.recordings[key] is None:
+            return None
+        batch.late = late
         if key not in self.recordings:
-            self._step, batch.late = _Pass(key, batch, Counter(library.used), reads()), True
+            self._step = _Pass(key, batch, Counter(library.used), reads(), self._shared(batch))
             return None
         self.recordings.move_to_end(key)
-        if self.recordings[key] is None:
-            return None
         recording, used = self.recordings[key]
         library.used.update(used)
         self.replays += 1
@@ -130,15 +189,41 @@ class Stack:
         return True
 
     def _kind(self, x, batch):
-        return x.shape, x.dtype, batch.slots, batch.sampled.size, tuple(p.table.shape for p in batch.parts[0])
+        parts, order = batch.parts
+        return x.shape, x.dtype, batch.slots, batch.sampled.size, order is None, tuple(p.table.shape for p in parts)
 
     def _launches(self, parts):
         return tuple(attend.signature(shape, part, window) for shape, window in self._attentions for part in parts)
 
+    def _shared(self, batch):
+        """What all blocks, and the head, are given of a step."""
+        parts, order = batch.parts
+        parts = [a for p in parts for a in (p.sequences, p.table, p.slots)]
+        tails = batch.in_tails
+        if not batch.late:
+            tails = batch.tail_rows, batch.tail_source, batch.seal_pages, batch.seal_rows, batch.seal_numbers
+            if batch.seal_pages is not None:
+                tails = *tails, counted(batch.seal_pages.size)
+        given = [batch.tokens, *(r.table(batch) for r in self.rotations), *parts, order, None if batch.all_sampled else batch.sampled, *tails]
+        return [a for a in given if a is not None]
+
     def _inputs(self, batch, arrays):
-        parts = [a for p in batch.parts[0] for a in (p.sequences, p.table, p.slots) if a is not None]
-        return [batch.tokens, *(r.table(batch) for r in self.rotations), *parts, *([] if batch.all_sampled else [batch.sampled]),
-                *batch.in_tails, *(a for layer in arrays for a in layer)]
+        return [*self._shared(batch), *(a for layer in arrays for a in layer)]
+
+    def _compare(self, step):
+        """Note which blocks of a recorded step are like earlier ones, where more were built than those that others are like."""
+        if set(step.built) <= {one for one, _ in self._likes.values()}:
+            return
+        firsts = []
+        for i, out in enumerate(step.outputs):
+            one, like = self._likes.pop(i, (None, None))
+            pairs = [(one, like)] if like else [(one, Likeness()) for one in firsts[-KINDS:]]
+            for one, like in pairs:
+                if like.learn(step.part(one), step.outputs[one], step.part(i), out, step.shared):
+                    self._likes[i] = one, like
+                    break
+            else:
+                firsts.append(i)
 
     def _record(self, step, logits):
         """A Recording of a step's graph, or None."""
@@ -146,13 +231,16 @@ class Stack:
             self.off, self.why = True, "a layer reads values while the graph of a step is built"
             return None
         parts, _ = step.batch.parts
-        written = [t for p in step.layers for t in (p.pool.k_tail, p.pool.v_tail)]
+        written = [a for out in step.outputs for a in out[1:]]
         try:
-            recording = Recording(self._inputs(step.batch, step.before), [logits], written)
+            recording = Recording(self._inputs(step.batch, step.before), [written[-1] if step.batch.sampled is None else logits], written)
         except KernelError as e:
             self.why = str(e)
             self._keep(step.key, None)
             return None
+        self._compare(step)
+        if not step.key:
+            return recording
         if not self._attentions:
             self._attentions = {(shape, window): None for _, shape, window in parts[0].launches}
             step.key = *step.key[:-1], self._launches(parts)
@@ -161,6 +249,8 @@ class Stack:
         return recording
 
     def _keep(self, key, found):
+        if not key:
+            return
         self.recordings[key] = found
         if len(self.recordings) > MOST:
             self.recordings.popitem(last=False)

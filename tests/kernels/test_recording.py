@@ -9,7 +9,7 @@ from kernels.matrices import needs_compiler
 from mlxr.errors import KernelError
 from mlxr.kernels import library
 from mlxr.kernels.library import Kernel
-from mlxr.kernels.recording import Recording, possible, write_rows
+from mlxr.kernels.recording import Likeness, Recording, possible, write_rows
 
 TWICE = """KERNEL twice(dptr<const float> x, dptr<float> y, int n, GRID) {
     SIMDGROUPS { st(y, lane + tg.x * 32, ld(x, lane + tg.x * 32, first(lane, n - int(tg.x) * 32)) * 2.0f, first(lane, n - int(tg.x) * 32)); }
@@ -122,6 +122,35 @@ def test_an_input_with_strides_is_refused(host):
     recording = Recording([x], [twice(x)])
     with pytest.raises(RuntimeError, match="strides"):
         mx.eval(recording([numbers(10, 10).T]))
+
+
+def test_a_part_of_a_graph_is_made_of_one_like_it(host):
+    def part(x, weights, rows, state):
+        y = twice(twice(x) if weights is None else twice(weights))
+        return y, write_rows(state, rows, rows, y.reshape(4, 32), after=y)
+
+    def computed(*shape, seed):
+        mx.eval(made := numbers(*shape, seed=seed))
+        return made
+
+    weights = [computed(128, seed=i) for i in range(3)]
+    like, rows = Likeness(), mx.array([0, 3, 1, 2], mx.int32)
+    x, states = numbers(128), [computed(4, 32, seed=9 + i) for i in range(2)]
+    one, other = (part(x, w, rows, s) for w, s in zip(weights, states))
+    assert like.learn([x, states[0]], one, [one[0], states[1]], part(one[0], weights[1], rows, states[1]), [rows])
+    rows = mx.array([3, 2, 1, 0], mx.int32)          # another step
+    one = part(x, weights[0], rows, states[0])
+    made = like.clone([x, states[0]], one, [one[0], states[1]], [rows])
+    for got, want in zip(made, part(one[0], weights[1], rows, states[1])):
+        assert np.array_equal(np.array(got), np.array(want))
+    # A constant that was not there, until it was; other operations; one constant that would stand for two.
+    new = part(x, weights[2], rows, states[0])
+    assert like.clone([x, states[0]], new, [x, states[1]], [rows]) is None
+    assert like.learn([x, states[0]], new, [x, states[1]], part(x, weights[0], rows, states[1]), [rows])
+    assert np.array_equal(like.clone([x, states[0]], new, [x, states[1]], [rows])[0], weights[0] * 4)
+    assert not like.learn([x, states[0]], new, [x, states[1]], [twice(twice(twice(x))), states[1]], [rows])
+    assert not like.learn([x, states[0]], new, [x, states[1]], part(x, weights[1], rows, states[1]), [rows])
+    assert not Likeness().learn([x, states[0]], new, [x, states[1]], part(x, None, rows, states[1]), [rows])
 
 
 def test_possible(host):

@@ -10,6 +10,7 @@ from test_fusion import BASE, on_kernels
 from mlxr.kernels import library
 from mlxr.kernels.recording import read
 from mlxr.calibration import made_up
+from mlxr.models import replay
 from mlxr.pace import Unpaced
 from mlxr.sequence import SamplingParams
 
@@ -89,17 +90,63 @@ def test_prompts_beside_decoding(config):
 
 
 def test_tokens_do_not_wait_for_a_graph_that_is_built():
-    """Where a step has to be built, those of the step before are read back and handed on first; penalties count them once."""
+    """Where a step has to be built whole, those of the step before are read back and handed on first; penalties count them once."""
     requests, params = prompts([5, 70]), SamplingParams(max_tokens=40, ignore_eos=True, frequency_penalty=0.7, presence_penalty=0.3)
     engine, early = engine_of(max_batch=2), []
     first = engine.add(requests[0], params)
     while not first.done:
         if len(first.sequence.generated) == 9:
+            stack_of(engine)._likes.clear()
             engine.add(requests[1], SamplingParams(max_tokens=2, ignore_eos=True))
         engine.step(early.extend)
     assert early
     alone = engine_of(max_batch=2)
     assert run(alone, [alone.add(requests[0], params)]) == [first.sequence.generated]
+
+
+@pytest.mark.parametrize("layers, built", [(None, {0}), (["sliding_attention", "full_attention", "sliding_attention"], {0, 1})])
+def test_blocks_that_are_alike_are_built_once(monkeypatch, layers, built):
+    """Whole prompts and chunks beside decoding, too: each of their steps is one operation; and none waits for what is built."""
+    made, record = [], replay.Recording
+    monkeypatch.setattr(replay, "Recording", lambda *a: made.append(a) or record(*a))
+    model = {"sliding_window": 20, "layer_types": layers} if layers else {}
+    engine, alone, calls, early = engine_of(model=model), engine_of(model=model), set(), []
+    stack_of(alone).off = True
+    first = run(engine, [engine.add(p, SamplingParams(max_tokens=3, ignore_eos=True)) for p in prompts([7])])
+    for i, block in enumerate(engine.model.model.layers):
+        inner = block._compute
+        object.__setattr__(block, "_compute", lambda *a, i=i, inner=inner: calls.add(i) or inner(*a))
+    made.clear()
+    requests, params = prompts([7, 40, 150, 2, 15, 40]), SamplingParams(max_tokens=20, ignore_eos=True)
+    added, steps = [engine.add(p, params) for p in requests], engine.steps
+    while engine.busy:
+        engine.step(early.extend)
+    assert calls == built and not early and stack_of(engine).why is None
+    assert len(made) >= 5 and len(made) + stack_of(engine).replays >= engine.steps - steps
+    assert [r.sequence.generated for r in added] == run(alone, [alone.add(p, params) for p in requests])
+    assert first[0] == added[0].sequence.generated[:3]
+
+
+def test_a_block_with_a_new_constant_is_built(monkeypatch):
+    """Such as weights in another form, which a kernel for other numbers of rows takes: from then on that is known, too."""
+    results = []
+    for off in (False, True):
+        engine = engine_of()
+        stack_of(engine).off = off
+        runs = [logits_of(engine, prompts([3]), 5)]
+        for block in engine.model.model.layers:
+            (weight, eps), *rest = block.norms
+            object.__setattr__(block, "norms", ((weight * 1, eps), *rest))
+            mx.eval(block.norms[0][0])
+        stack_of(engine).recordings.clear()
+        calls, inner = [], engine.model.model.layers[1]._compute
+        object.__setattr__(engine.model.model.layers[1], "_compute", lambda *a, inner=inner: calls.append(1) or inner(*a))
+        runs += [logits_of(engine, prompts([3]), n) for n in (5, 70)]
+        assert off or len(calls) <= 2
+        results.append(runs)
+    assert results[0][2][0] == results[1][2][0]
+    for one, other in zip(*[[x for tokens, rows in runs for x in rows] for runs in results]):
+        assert np.array_equal(one, other)
 
 
 def test_engines_of_one_model_do_not_meet():

@@ -22,7 +22,7 @@ struct Recording {
 
     void run(const std::vector<char*>& inputs, const std::vector<char*>& outputs) const {
         static thread_local std::vector<char> memory;
-        if (memory.size() < bytes + 64) memory.resize(bytes + 64);
+        if (memory.size() < bytes + 64) memory = {}, memory.resize(bytes + 64);      // what it holds need not be kept
         char* base = (char*)(((uintptr_t)memory.data() + 63) & ~(uintptr_t)63);
         std::vector<void*> buffers; std::vector<long> sizes;
         for (auto& op : ops) {
