@@ -106,6 +106,19 @@ PENALTIES = [
 ]
 
 
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_a_bias_changes_what_it_is_given_only_where_nobody_reads_that(logprobs):
+    """In place on the CPU, unless logprobs are wanted, which are those of the model itself."""
+    logits = mx.array(logits_of(3, vocabulary=64))
+    before = np.array(logits)
+    params = [SamplingParams(temperature=0, logit_bias={5: 100.0, 7: 3}, logprobs=logprobs), SamplingParams(temperature=0),
+              SamplingParams(temperature=0, logit_bias={9: 50.0})]
+    sampled = sample(logits, [work(p) for p in params])
+    assert sampled.tokens.tolist() == [5, int(before[1].argmax()), 9]
+    changed = np.argwhere(np.array(logits) != before).tolist()
+    assert changed == ([] if logprobs is not None or library.backend() != "host" else [[0, 5], [0, 7], [2, 9]])
+
+
 @pytest.mark.parametrize("on_device", [False, True])
 def test_greedy_with_bias_and_penalties_in_one_batch(on_device):
     """Each row its own params and history; the newest token known, or still on the device."""
