@@ -140,7 +140,7 @@ def test_a_block_with_a_new_constant_is_built(monkeypatch):
             mx.eval(block.norms[0][0])
         stack_of(engine).recordings.clear()
         calls, inner = [], engine.model.model.layers[1]._compute
-        object.__setattr__(engine.model.model.layers[1], "_compute", lambda *a, inner=inner: calls.append(1) or inner(*a))
+        object.__setattr__(engine.model.model.layers[1], "_compute", lambda *a, calls=calls, inner=inner: calls.append(1) or inner(*a))
         runs += [logits_of(engine, prompts([3]), n) for n in (5, 70)]
         assert off or len(calls) <= 2
         results.append(runs)
