@@ -37,6 +37,7 @@ class Runner:
         self._recurrent = {}             # sequence id -> its caches, for models with a recurrent state
         self._shared = None              # the caches, when no layer is recurrent
         self._head = surgery.select_rows(model)
+        self._stack = model.__dict__.get("stack")        # of a model whose steps are replayed
         self._few = few_on()
         self._most = most
         self._settle = None              # of the step that is launched
@@ -120,6 +121,9 @@ class Runner:
         """Logits [S, vocabulary] of a ragged batch: one token a row."""
         batch = self._batch(works, self._previous)
         batch.settle, self._settle = self._settle, None
+        replayed = self._stack.replay(batch, self._layers) if self._stack else None
+        if replayed is not None:
+            return replayed
         return self._forward(batch, self._caches(None), batch.tokens[:, None], serial=False)
 
     def _one_by_one(self, works):

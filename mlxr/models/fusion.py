@@ -43,6 +43,7 @@ def _stack(model):
     if type(head) not in (stored.StoredEmbedding, stored.StoredLinear) or type(inner.norm) is not nn.RMSNorm:
         return
     stack = Stack(inner.layers)
+    object.__setattr__(model, "stack", stack)            # no parameter, and no module
     for block in inner.layers:
         object.__setattr__(block, "stack", stack)
     fused = FusedHead(head, inner.norm, stack)
@@ -111,9 +112,7 @@ class FusedHead(nn.Module):
             self.layer = layer                   # its weights are no other module's
 
     def __call__(self, x):
-        """x [..., hidden]: logits [..., vocabulary]; what a replay computed is passed on."""
-        if self.stack.replayed():
-            return x
+        """x [..., hidden]: logits [..., vocabulary]."""
         bias = self.layer.get("bias") if "layer" in self else None
         more = {} if bias is None else {"bias": bias.astype(x.dtype)}
         y = self.matrix.product(x, norm=self.norm.weight, eps=self.norm.eps, **more)

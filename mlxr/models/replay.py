@@ -13,7 +13,6 @@ from ..kernels.seal import counted
 # they are shared out; a kind of seal, a number of pages.
 MOST = 48
 KINDS = 4        # of blocks, at most, that a block is compared with
-_DONE = "replayed"
 _ARRAYS = "records", "k_tail", "v_tail"      # of a layer's pool, in the order of its `arrays`: what a step may change
 
 
@@ -83,45 +82,51 @@ class Stack:
         self.first = blocks[0]
         self.rotations = list({b.rotation.key: b.rotation for b in blocks}.values())
         self.recordings, self.replays, self.off, self.why = OrderedDict(), 0, False, None     # a recording, or None
-        self._attentions, self._layers = {}, []
+        self._attentions = {}
         self._likes = {}             # number of a block -> (an earlier one that it is like, their Likeness)
         self._pool = None            # of the engine whose steps these are
-        self._step = None            # a _Pass, _DONE, or None: of the step whose graph is being built
+        self._step = None            # a _Pass, or None: of the step whose graph is being built
+
+    def replay(self, batch, layers):
+        """The logits [S, vocabulary] of a step whose kind was recorded, or None: then the model has to be called.
+
+        layers: the PagedLayer of each block.
+        """
+        if self._pool is None or self._pool() is not layers[0].pool or not self._recordable(batch, layers[0]):
+            return None
+        key = self._key(batch)
+        if not self.recordings.get(key):
+            return None
+        self.recordings.move_to_end(key)
+        recording, used = self.recordings[key]
+        batch.late = True
+        logits = recording(self._inputs(batch, [p.pool.arrays for p in layers]))[0]
+        library.used.update(used)
+        self.replays += 1
+        return self._sealed(batch, layers, logits.reshape(-1, logits.shape[-1]))
 
     def enter(self, block, x, layer):
-        """What a block gives where the step is replayed: the logits. Else None."""
+        """What a block gives where the step is recorded, and the block is like another. Else None."""
         if block is self.first:
             self._step = None
             if self._pool is None or self._pool() is not layer.pool:     # another engine of this model
                 self._pool = weakref.ref(layer.pool)
                 self.recordings.clear()
-                self._attentions, self._layers, self._likes = {}, [], {}
-            logits = self._begin(x, layer)
-            if logits is not None:
-                self._step = _DONE
-                return logits
-            if layer.batch.settle and not (isinstance(self._step, _Pass) and self._likes):
+                self._attentions, self._likes = {}, {}
+            self._begin(layer.batch, layer)
+            if layer.batch.settle and not (self._step and self._likes):
                 layer.batch.settle()
-        if isinstance(self._step, _Pass):
-            return self._step.enter(x, layer, self._likes)
-        return x if self._step is _DONE else None
+        return self._step.enter(x, layer, self._likes) if self._step else None
 
     def built(self, y, layer):
         """Note a block's output, where the step is being recorded."""
-        if isinstance(self._step, _Pass):
+        if self._step:
             self._step.took(y)
-
-    def replayed(self):
-        """Whether the step's logits are there already. Asked by the head, once a step: what comes next is another one."""
-        done = self._step is _DONE
-        if done:
-            self._step = None
-        return done
 
     def leave(self, logits):
         """The logits, given the head's output: those of a replay, where this step was recorded."""
         step, self._step = self._step, None
-        if not isinstance(step, _Pass):
+        if not step:
             return logits
         batch, last = step.batch, step.layers[-1].pool
         found = self._record(step, logits)
@@ -136,26 +141,28 @@ class Stack:
                 logits = made
         return self._sealed(batch, step.layers, logits) if batch.late else logits
 
-    def _begin(self, x, layer):
-        """The replayed logits. None where the step is not replayed; then _step says whether it is recorded."""
-        batch = layer.batch
-        parts, _ = batch.parts
+    def _recordable(self, batch, layer):
+        """Whether a step can be recorded, for all that is known of it before its graph is built."""
         late = batch.in_pages and batch.sampled is not None
-        if (self.off or batch.embeds or layer.observer or batch.first_slots is not None and not late
-                or isinstance(layer.offset, int) or not possible()):
+        return not (self.off or batch.embeds or layer.observer or batch.first_slots is not None and not late
+                    or isinstance(layer.offset, int)) and possible()
+
+    def _key(self, batch):
+        """A step's kind, or None where its recording is for it alone. Such that is kept seals pages last."""
+        parts, order = batch.parts
+        if not batch.in_pages or batch.sampled is None or parts[-1].chunks:
             return None
-        key = (*self._kind(x, batch), self._launches(parts)) if late and not parts[-1].chunks else None
-        if key in self.recordings and self.recordings[key] is None:
-            return None
-        batch.late = late
-        if key not in self.recordings:
+        return (batch.tokens.size, batch.slots, batch.sampled.size, order is None, tuple(p.table.shape for p in parts),
+                self._launches(parts))
+
+    def _begin(self, batch, layer):
+        """Begin to record a step, where that can be."""
+        if not self._recordable(batch, layer):
+            return
+        key = self._key(batch)
+        if self.recordings.get(key, True):
+            batch.late = batch.in_pages and batch.sampled is not None
             self._step = _Pass(key, batch, Counter(library.used), reads(), self._shared(batch))
-            return None
-        self.recordings.move_to_end(key)
-        recording, used = self.recordings[key]
-        library.used.update(used)
-        self.replays += 1
-        return self._sealed(batch, self._layers, recording(self._inputs(batch, [p.pool.arrays for p in self._layers]))[0])
 
     def _sealed(self, batch, layers, logits):
         """The logits; what pages the batch completes are sealed after them: in one operation, where no page is held."""
@@ -187,10 +194,6 @@ class Stack:
         for pool, records in zip(pools, recording(inputs, after=[logits])):
             pool.records = records
         return True
-
-    def _kind(self, x, batch):
-        parts, order = batch.parts
-        return x.shape, x.dtype, batch.slots, batch.sampled.size, order is None, tuple(p.table.shape for p in parts)
 
     def _launches(self, parts):
         return tuple(attend.signature(shape, part, window) for shape, window in self._attentions for part in parts)
@@ -244,7 +247,6 @@ class Stack:
         if not self._attentions:
             self._attentions = {(shape, window): None for _, shape, window in parts[0].launches}
             step.key = *step.key[:-1], self._launches(parts)
-        self._layers = step.layers
         self._keep(step.key, (recording, Counter(library.used) - step.used))
         return recording
 

@@ -15,12 +15,10 @@ class RowChoice:
         self.rows, self.total, self.used, self.keep, self.kept = None, 0, False, False, None
 
     def __call__(self, x):
-        """x [..., hidden] -> [1, S, hidden]. Where the step was replayed x is S rows of logits, and stays."""
+        """x [..., hidden] -> [1, S, hidden]."""
         if self.rows is not None and x.size == self.total * x.shape[-1]:
             self.used = True
             x = q_rows.take(x.reshape(-1, x.shape[-1]), self.rows)[None]
-        elif self.rows is not None and x.size == self.rows.size * x.shape[-1]:
-            self.used = True
         if self.keep:
             self.kept = x.reshape(-1, x.shape[-1])
         return x
