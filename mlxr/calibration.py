@@ -13,11 +13,15 @@ import numpy as np
 
 from .errors import ConfigError
 from .home import cache_home, disk_errors
+from .pages.format import PageFormat
+from .pages.formats import fit
 from .pages.formats.calibrated import BLOCKS, COUNTS, Tables
+from .pages.pool import LayerSpec
 from .weights.identity import identity
 
 KIND = "mlxr calibration 5"
 COMMON = "order", "frequencies", "mean", "first", "first_value", "value_mean", "value_map"         # of a layer, whatever the block; see Tables
+COST = "cost"                                                 # of a layer, where it was measured
 FITTED = "forward", "inverse", "variances", "levels", "span"  # of a layer and a block size
 
 
@@ -83,8 +87,31 @@ def save(file, arrays, metadata):
 
 def require(page_format, path, given):
     """Raises ConfigError where a format needs a calibration and there is none: before a model's weights are read."""
-    if page_format.k.before_rope:
-        load(find(path, identity(Path(path)), given), identity(Path(path)))
+    if needed(page_format):
+        arrays, _ = load(find(path, identity(Path(path)), given), identity(Path(path)))
+        if by_layer(page_format):
+            costs(arrays, None)
+
+
+def needed(page_format):
+    """Whether a format cannot do without a calibration."""
+    return page_format.k.before_rope or by_layer(page_format)
+
+
+def by_layer(page_format):
+    """Whether what a layer stores is found with a calibration."""
+    return page_format.k.by_layer or page_format.v.by_layer
+
+
+def costs(arrays, layers):
+    """float [layers, 2]: what K and V of each layer cost (quality/costs.py); layers None: of as many as there are. Raises ConfigError
+    where that was not measured."""
+    layers = sum(n.endswith(".mean") for n in arrays) if layers is None else layers
+    found = [arrays.get(f"layers.{i}.{COST}") for i in range(layers)]
+    if any(a is None for a in found):
+        raise ConfigError("page format fit spends its bits by what each layer costs, which this calibration did not measure; run "
+                          "`mlxr calibrate` again, without --costs 0")
+    return np.array(found)
 
 
 def fitted(formats, specs, name, model_config, config, context):
@@ -97,6 +124,13 @@ def fitted(formats, specs, name, model_config, config, context):
     file = find(name, key, config.calibration)
     arrays, _ = load(file, key)
     pages = context // config.page_size
+    own = [i for i, f in enumerate(formats) if by_layer(f)]
+    if own:
+        measured = costs(arrays, len(formats))
+        found = fit.of_layers([(formats[i].k, formats[i].v) for i in own], [specs[i] for i in own], measured[own])
+        formats = list(formats)
+        for i, (k, v) in zip(own, found):
+            formats[i] = PageFormat(k, v, f"k:{k.label},v:{v.label}")
     out = []
     for i, (page_format, spec) in enumerate(zip(formats, specs)):
         if page_format.k.before_rope:
@@ -117,6 +151,9 @@ def text_read(name, model_config, given):
 
 def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     """A page format with tables that are fitted to nothing, where it needs some: for tests and timing of kernels."""
+    if by_layer(page_format):
+        (k, v), = fit.of_layers([(page_format.k, page_format.v)], [LayerSpec(kv_heads, dim, v_dim)], [(1.0, 1.0)])
+        page_format = PageFormat(k, v, page_format.name)
     if not page_format.k.before_rope or page_format.k.tables:
         return page_format
     rng, block = np.random.default_rng(0), page_format.k.block_of(dim)

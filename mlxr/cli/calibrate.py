@@ -1,4 +1,4 @@
-"""`mlxr calibrate MODEL`: fit the page formats that keep K before RoPE (q3, q2) to a model."""
+"""`mlxr calibrate MODEL`: fit the page formats that keep K before RoPE (q3, q2, fit) to a model."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from ..errors import ConfigError
 from . import options, show
 from .validate import _Progress, _text
 
-HELP = "fit the page formats q3 and q2 to a model, on real text"
+HELP = "fit the page formats q3, q2 and fit to a model, on real text"
 EXAMPLES = """examples:
   mlxr calibrate                                    the default model, on the text that mlxr ships
   mlxr calibrate ./model.gguf --text book.txt       on a text of yours
@@ -23,6 +23,8 @@ def arguments(parser):
     add("--windows", type=int, default=8, metavar="N", help="passages, spread over the text (default: 8)")
     add("--context", type=int, default=1024, metavar="N", help="tokens of a passage (default: 1024)")
     add("--out", metavar="FILE", help="where it goes (default: the cache folder)")
+    add("--costs", type=int, default=2, metavar="N",
+        help="measure what each layer costs in few bits, for page format fit, on N passages between those (default: 2; 0: do not)")
     add("--gains", type=int, default=4, metavar="N",
         help="measure what each part gains, on N passages between those (default: 4; 0: do not)")
     add("--json", action="store_true", help="print JSON")
@@ -31,6 +33,8 @@ def arguments(parser):
 def run(args):
     if args.windows < 2:
         raise ConfigError(f"--windows must be at least 2, not {args.windows}")
+    if args.costs < 0:
+        raise ConfigError(f"--costs must be at least 0, not {args.costs}")
     if args.gains < 0:
         raise ConfigError(f"--gains must be at least 0, not {args.gains}")
     if args.out and not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
@@ -41,7 +45,7 @@ def run(args):
 
     with _Progress() as progress:
         report = calibrate(locate(args.model_option or args.model), text, windows=args.windows, context=args.context,
-                           out=args.out, gains_on=args.gains, progress=progress, warn=show.warn)
+                           out=args.out, costs_on=args.costs, gains_on=args.gains, progress=progress, warn=show.warn)
     if args.json:
         print(json.dumps(report))
     else:

@@ -34,7 +34,7 @@ def add_model(parser, what="(default: smollm2-135m)"):
 def add_engine(parser):
     group = parser.add_argument_group("engine")
     group.add_argument("--kv", metavar="FORMAT", default="f16",
-                       help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4, mixed, or q3 and q2 after `mlxr calibrate`, or auto: the smallest "
+                       help="page format of the KV cache: f16, bf16, f32, q8, q6, q4, k8v4, a4, mixed, or q3, q2 and fit after `mlxr calibrate`, or auto: the smallest "
                             "that `mlxr validate` accepted for this model; k:q8,v:q4 for K and V apart; skip=0:2,-2: leaves "
                             "layers in f16, sink=N first tokens; mixed:ratio=0.5,low=4 sets options (default: f16)")
     group.add_argument("--kv-sink", type=int, default=0, metavar="N",
@@ -42,7 +42,7 @@ def add_engine(parser):
     group.add_argument("--kv-dequant-cache", type=size, default=0, metavar="SIZE",
                        help="keep pages that decoding reads decoded, within so many bytes beside the pool (default: 0, none)")
     group.add_argument("--calibration", metavar="FILE",
-                       help="what `mlxr calibrate` wrote, for q3 and q2 (default: found beside the model or in the cache)")
+                       help="what `mlxr calibrate` wrote, for q3, q2 and fit (default: found beside the model or in the cache)")
     group.add_argument("--page-size", type=int, default=64, metavar="N",
                        help="tokens in a page: 16, 32, 64, 128 (default: 64)")
     group.add_argument("--pool", type=size, metavar="SIZE",

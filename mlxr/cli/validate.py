@@ -36,7 +36,7 @@ def arguments(parser):
     add("--json", action="store_true", help="print JSON")
     add("--html", metavar="FILE", help="write a report with charts, one file that needs no other")
     add("--page-size", type=int, default=64, metavar="N", help="tokens in a page: 16, 32, 64, 128 (default: 64)")
-    add("--calibration", metavar="FILE", help="what `mlxr calibrate` wrote, for q3 and q2 (default: found)")
+    add("--calibration", metavar="FILE", help="what `mlxr calibrate` wrote, for q3, q2 and fit (default: found)")
     add("--dtype", choices=("float32", "float16", "bfloat16"), help="of activations and plain weights (default: as stored; float32 on a CPU)")
     add("--no-store", action="store_true", help="do not keep the verdicts for --kv auto")
 

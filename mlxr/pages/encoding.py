@@ -42,6 +42,7 @@ class Encoding:
     shared: ClassVar[tuple] = ()        # headers that several formats share: they come after every format's own
     before_rope: ClassVar[bool] = False # K: stored before RoPE, so that encode and decode take `at` (see PageFormat)
     given_k: ClassVar[bool] = False     # V: where K is calibrated, stored less what K says of it (PageFormat.given)
+    by_layer: ClassVar[bool] = False    # what a layer has in its place is known with the model's calibration (formats/fit.py)
     own_query: ClassVar[bool] = False   # K: q is brought into units of each page's codes, which takes a second copy of it
 
     @property

@@ -83,8 +83,7 @@ def _read(model, weights, rows=1):
 def _notes(model, uncalibrated):
     notes = ["decode speeds are estimates from above: memory bandwidth over the bytes that a step must read"]
     if uncalibrated:
-        notes.append(f"{' and '.join(uncalibrated)} {'need' if len(uncalibrated) > 1 else 'needs'} a calibration of the model first: "
-                     "mlxr calibrate MODEL")
+        notes.append(f"{', '.join(uncalibrated)}: to use, calibrate the model first: mlxr calibrate MODEL")
     if model.weights is None:
         notes.append("the number of parameters is not known (--params): sizes count the KV cache alone, and no speed is estimated")
     if model.recurrent:

@@ -3,11 +3,12 @@
 import numpy as np
 
 from .. import _version
-from ..calibration import blocks_of, key_of, places, save
+from ..calibration import COST, blocks_of, key_of, places, save
 from ..config import EngineConfig
 from ..engine import load_engine
 from ..errors import UnsupportedModel, WeightsError
 from . import formats
+from .costs import costs
 from .fitting import fit_layer
 from .gains import STEPS, between, gains
 from .statistics import collect, met
@@ -17,18 +18,19 @@ from .texts import Passages
 LONGEST = 4096        # distance between a query and a key that the fit has in mind, at most
 
 
-def calibrate(model, text, *, windows=8, context=1024, out=None, gains_on=0, progress=None, warn=None):
+def calibrate(model, text, *, windows=8, context=1024, out=None, costs_on=0, gains_on=0, progress=None, warn=None):
     """Calibrate a model on a texts.Text; returns a report, a dict of JSON types: file, layers, tokens, text.
 
     model: a path, as weights.locate gives it. windows: passages of `context` tokens each. out: the file; None: in the cache
-    folder. gains_on: windows between these, on which it is measured what each part of the calibration gains: report["gains"].
+    folder. costs_on: windows between these, on which it is measured what each layer costs in few bits, for page format fit (where the
+    text has no room for others, of these). gains_on: the same, of what each part of the calibration gains: report["gains"].
     progress: as validation.Quiet. Raises MlxrError subclasses: a text that is too short, no layer that can be fitted.
     """
     engine = load_engine(model, EngineConfig(kv=formats.REFERENCE, pool_tokens=context + 256, prefix_cache=False), warn=warn)
-    return calibrate_engine(engine, text, windows=windows, context=context, out=out, gains_on=gains_on, progress=progress)
+    return calibrate_engine(engine, text, windows=windows, context=context, out=out, costs_on=costs_on, gains_on=gains_on, progress=progress)
 
 
-def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_on=0, progress=None):
+def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, costs_on=0, gains_on=0, progress=None):
     """The same with an engine of unquantized pages that has room for one window."""
     specs = [s for s in engine.specs if s]
     if not any(blocks_of(s.dk) for s in specs):
@@ -36,9 +38,10 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_o
     check_context(context, engine)
     whole = Passages(engine.tokenizer, text)
     passages = whole.windows(window_tokens(context), windows)
-    unseen = between(passages, window_tokens(context), whole.start, whole.tokens)[:gains_on]
+    others = between(passages, window_tokens(context), whole.start, whole.tokens)
+    unseen, weighed = others[:gains_on], _spread(others or passages, costs_on)
     if progress:
-        progress.expect(len(passages) + len(specs) + STEPS * bool(unseen))
+        progress.expect(len(passages) + len(specs) + 2 * len(specs) * bool(weighed) + STEPS * bool(unseen))
         progress.begin("reading text")
     stats = collect(engine, passages, context, progress.step if progress else lambda: None)
     rng, arrays = np.random.default_rng(0), {}
@@ -61,8 +64,15 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, gains_o
     file = out or places(None, key)[-1]
     metadata = {"model": key, "name": engine.name.rsplit("/", 1)[-1], "architecture": engine.architecture, "text": text.name,
                 "digest": text.digest, "tokens": str(len(passages) * context), "version": _version.__version__}
+    if weighed:
+        arrays |= {f"layers.{i}.{COST}": c for i, c in enumerate(costs(engine, arrays, metadata, weighed, context, progress))}
     save(file, arrays, metadata)
     measured = gains(engine, arrays, metadata, unseen, context, progress) if unseen else None
     turning = sum(bool(s.frequencies.any()) for s in stats)
     return {"file": str(file), "layers": len(stats), "before_rope": turning, "tokens": len(passages) * context,
-            "windows": len(passages), "context": context, "gains": measured, "gains_windows": len(unseen), "text": {"name": text.name, "digest": text.digest}}
+            "windows": len(passages), "context": context, "costs": [arrays[f"layers.{i}.{COST}"].tolist() for i in range(len(stats))] if weighed else None, "gains": measured, "gains_windows": len(unseen), "text": {"name": text.name, "digest": text.digest}}
+
+
+def _spread(windows, count):
+    """`count` of these, from the first to the last."""
+    return [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))]

@@ -74,7 +74,7 @@ def gains(engine, arrays, metadata, windows, context, progress=None):
 
     engine: with unquantized pages and room for a window. windows: of window_tokens(context) tokens.
     """
-    references = [_scores(engine, w, context, None) for w in windows]
+    references = [score_window(engine, w, context) for w in windows]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         steps = [(what, FORMAT, found) for what, found in variants(arrays)]
@@ -86,7 +86,7 @@ def gains(engine, arrays, metadata, windows, context, progress=None):
             file = Path(folder) / f"{i}.safetensors"
             save(file, found, metadata)
             one = engine.sibling(kv=kv, calibration=str(file))
-            scores = [_scores(one, w, context, r) for w, r in zip(windows, references)]
+            scores = [score_window(one, w, context, r) for w, r in zip(windows, references)]
             bits = effective_bits([s for s in one.specs if s], one.pool.formats, one.config.page_size, context, None, one.sink)
             rows.append({"what": what, "format": kv, "bits": round(bits, 3), **figures(scores)})
             if progress:
@@ -94,7 +94,7 @@ def gains(engine, arrays, metadata, windows, context, progress=None):
     return rows
 
 
-def _scores(engine, window, context, reference):
+def score_window(engine, window, context, reference=None):
     """A Reference of a window's scored logits; given one, the Score of this engine's."""
     with Feed(engine, [window], context) as feed:
         feed.prefill()

@@ -266,11 +266,10 @@ class Validation:
         if name in stock.FORMATS:
             return stock.bits_of(stock.FORMATS[name])
         size = self.base.config.page_size
-        if stream != "both":
-            specs, encoding = [s for s in self.base.specs if s], getattr(formats.known(name), stream)
-            widths = [(s.kv_heads, getattr(s, f"d{stream}")) for s in specs]
-            return sum(n * encoding.words(size, d) * 32 for n, d in widths) / sum(n * d * size for n, d in widths)
         pool = self.engine(name, "measured").pool
+        if stream != "both":
+            parts = [(x.spec.kv_heads, getattr(x.format, stream), getattr(x.spec, f"d{stream}")) for x in pool.layers]
+            return sum(n * e.words(size, d) * 32 for n, e, d in parts) / sum(n * d * size for n, _, d in parts)
         specs, stored = [x.spec for x in pool.layers], [x.format for x in pool.layers]
         return effective_bits(specs, stored, size, context, self.base.dtype if tail else None, formats.sink(name))
 

@@ -75,9 +75,9 @@ def test_first_tokens_in_f16_and_decoded_pages_take_room():
 def test_formats_that_need_a_calibration_are_named(capsys):
     assert main("plan llama-3-8b".split()) == 0
     text = capsys.readouterr().out
-    assert "q3+" in text and "(+: after `mlxr calibrate`)" in text and "q3 and q2 need a calibration of the model first: mlxr calibrate" in text
+    assert "q3+" in text and "(+: after `mlxr calibrate`)" in text and "q3, fit, q2: to use, calibrate the model first: mlxr calibrate" in text
     p = plan_of("llama-3-8b")
-    assert p["needs_calibration"] == ["q3", "q2"] and "mlxr calibrate" in page(p)
+    assert p["needs_calibration"] == ["q3", "fit", "q2"] and "mlxr calibrate" in page(p)
     assert set(p["needs_calibration"]) == {n for n in NAMES if page_format(n).k.before_rope}
 
 

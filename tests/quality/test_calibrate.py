@@ -234,3 +234,24 @@ def test_parts_left_out_are_left_out(calibrated):
     assert np.allclose(product, np.eye(64), atol=1e-5) and np.count_nonzero(one[at + "forward"]) == product.shape[0] * 64
     assert not steps[0][1]["layers.0.mean"].any() and steps[1][1]["layers.0.mean"].any()
     assert np.allclose(np.diff(steps[0][1][at + "levels"][0, 4:12]), 0.5860)
+
+
+def test_layers_have_bits_by_what_they_cost(calibrated, tmp_path, monkeypatch):
+    """What is measured is in the file and decides; a file without it is refused for fit alone."""
+    monkeypatch.setenv("MLXR_BACKEND", "reference")
+    file = tmp_path / "c.safetensors"
+    report = calibrate_engine(engine(), passages_text(20000), windows=2, context=64, out=file, costs_on=1)
+    arrays, metadata = calibration.load(file)
+    measured = calibration.costs(arrays, 3)
+    assert (measured > 0).all() and np.allclose(report["costs"], measured)
+    for layer, part in ((0, 0), (2, 1)):
+        loud = np.full((3, 2), 1e-6)
+        loud[layer, part] = 1
+        calibration.save(file, arrays | {f"layers.{i}.cost": c for i, c in enumerate(loud)}, metadata)
+        formats = engine(kv="fit:bits=2.5", calibration=str(file)).pool.formats
+        bits = np.array([(f.k.bits, f.v.width) for f in formats])
+        assert np.argmax(bits[:, part]) == layer and bits[layer, part] > np.delete(bits[:, part], layer).max()
+    skipped = engine(kv="fit,skip=1", calibration=str(file)).pool.formats
+    assert [f.k.before_rope for f in skipped] == [True, False, True]
+    with pytest.raises(ConfigError, match="this calibration did not measure; run `mlxr calibrate` again"):
+        engine(kv="fit", calibration=str(calibrated[0]))

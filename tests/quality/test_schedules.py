@@ -23,7 +23,7 @@ APART = "k:q8,v:q2", "k:q2:block=16,v:q4", "q4,skip=0,-1", "q3,sink=40"       # 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     file = tmp_path_factory.mktemp("calibration") / "c.safetensors"
-    calibrate_engine(byte_engine(WIDE, scale=1.0, pool_bytes=ROOM, page_size=32), passages_text(20000), windows=4, context=128, out=file)
+    calibrate_engine(byte_engine(WIDE, scale=1.0, pool_bytes=ROOM, page_size=32), passages_text(20000), windows=4, context=128, out=file, costs_on=1)
     return str(file)
 
 
