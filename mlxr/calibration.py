@@ -90,7 +90,7 @@ def require(page_format, path, given):
     if needed(page_format):
         arrays, _ = load(find(path, identity(Path(path)), given), identity(Path(path)))
         if by_layer(page_format):
-            costs(arrays, None)
+            costs(arrays)
 
 
 def needed(page_format):
@@ -103,10 +103,9 @@ def by_layer(page_format):
     return page_format.k.by_layer or page_format.v.by_layer
 
 
-def costs(arrays, layers):
-    """float [layers, 2]: what K and V of each layer cost (quality/costs.py); layers None: of as many as there are. Raises ConfigError
-    where that was not measured."""
-    layers = sum(n.endswith(".mean") for n in arrays) if layers is None else layers
+def costs(arrays):
+    """float [layers, 2]: what K and V of each layer cost in 2 bits (quality/costs.py). Raises ConfigError where that was not measured."""
+    layers = sum(n.endswith(".mean") for n in arrays)
     found = [arrays.get(f"layers.{i}.{COST}") for i in range(layers)]
     if any(a is None for a in found):
         raise ConfigError("page format fit spends its bits by what each layer costs, which this calibration did not measure; run "
@@ -126,8 +125,9 @@ def fitted(formats, specs, name, model_config, config, context):
     pages = context // config.page_size
     own = [i for i, f in enumerate(formats) if by_layer(f)]
     if own:
-        measured = costs(arrays, len(formats))
-        found = fit.of_layers([(formats[i].k, formats[i].v) for i in own], [specs[i] for i in own], measured[own])
+        measured = costs(arrays)
+        weighed = [fit.curves(*measured[i], arrays[f"layers.{i}.{blocks_of(specs[i].dk)[-1]}.variances"]) for i in own]
+        found = fit.of_layers([(formats[i].k, formats[i].v) for i in own], [specs[i] for i in own], weighed)
         formats = list(formats)
         for i, (k, v) in zip(own, found):
             formats[i] = PageFormat(k, v, f"k:{k.label},v:{v.label}")
@@ -152,7 +152,7 @@ def text_read(name, model_config, given):
 def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     """A page format with tables that are fitted to nothing, where it needs some: for tests and timing of kernels."""
     if by_layer(page_format):
-        (k, v), = fit.of_layers([(page_format.k, page_format.v)], [LayerSpec(kv_heads, dim, v_dim)], [(1.0, 1.0)])
+        (k, v), = fit.of_layers([(page_format.k, page_format.v)], [LayerSpec(kv_heads, dim, v_dim)], [fit.curves(1.0, 1.0, np.ones((1, dim)))])
         page_format = PageFormat(k, v, page_format.name)
     if not page_format.k.before_rope or page_format.k.tables:
         return page_format

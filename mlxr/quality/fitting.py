@@ -6,7 +6,8 @@ from ..pages import trellis
 from ..pages.formats.calibrated import COUNTS, TRELLIS
 
 FLOOR = 1e-4          # of the mean eigenvalue, added to all of them: no direction is free
-WIDER = 1.5           # the leading coefficient's span, to the largest number seen
+WIDER = 1.5           # leading coefficients' span, to the largest number seen
+OUTLYING = 7          # coefficients after the first whose numbers count for that
 ROUNDS = 25           # of Lloyd's algorithm
 POINTS = 20000        # numbers that levels are fitted to, at most
 PATHS = 8000          # of them on a trellis
@@ -53,7 +54,7 @@ def fit_head(mean, covariance, metric, sample, order, block):
     points = unit.reshape(-1)[::max(1, unit.size // POINTS)]
     levels = [lloyd(points, n) for n in COUNTS]
     return {"forward": forward, "inverse": inverse, "variances": variances, "levels": levels, "paths": unit[::max(1, unit.size // PATHS)],
-            "span": WIDER * np.abs(c[:, lead]).max()}
+            "span": WIDER * np.abs(c[:, [lead, *ranked[:OUTLYING]]]).max()}
 
 
 def fit_layer(mean, first, covariance, metric, sample, frequencies, pairs, blocks):

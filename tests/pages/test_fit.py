@@ -12,8 +12,12 @@ from mlxr.pages.formats import fit, page_format, q2, q3
 from mlxr.pages.pool import LayerSpec
 
 
+def weighed(costs, dim=64):
+    return [fit.curves(*c, np.exp(-np.arange(2 * dim).reshape(2, dim) % dim / 8)) for c in costs]
+
+
 def lost(costs, bits):
-    return sum(c[0] * fit.K_LEFT[k] + c[1] * fit.V_LEFT[v] for c, (k, v) in zip(costs, bits))
+    return sum(c[0][k] + c[1][v] for c, (k, v) in zip(costs, bits))
 
 
 def spent(elements, bits):
@@ -24,7 +28,7 @@ def spent(elements, bits):
 def test_bits_go_where_they_save_most(seed):
     """Nothing that costs as many bits loses less; the mean is kept, and used but for what no step fits in."""
     rng = np.random.default_rng(seed)
-    costs, elements = np.exp(1.5 * rng.standard_normal((3, 2))), [(64, 64, 2)] * 3
+    costs, elements = weighed(np.exp(1.5 * rng.standard_normal((3, 2)))), [(64, 64, 2)] * 3
     mean = rng.uniform(2.4, 3.2)
     bits = fit.allocate(costs, elements, mean)
     size = sum(h * (dk + dv) for dk, dv, h in elements)
@@ -35,14 +39,14 @@ def test_bits_go_where_they_save_most(seed):
 
 def test_layers_of_other_sizes_count_by_their_elements():
     elements = [(128, 128, 8), (64, 128, 1), (64, 64, 4)]
-    bits = fit.allocate(np.ones((3, 2)), elements, 2.75)
+    bits = fit.allocate(weighed(np.ones((3, 2))), elements, 2.75)
     assert spent(elements, bits) <= 2.75 * sum(h * (dk + dv) for dk, dv, h in elements) and bits[1] != (2, 2)
 
 
 def test_a_layer_has_the_formats_of_q3_and_q2():
     f, specs = page_format("fit:bits=2.9"), [LayerSpec(3, 64, 64)] * 4
     assert f.k.by_layer and f.given and not page_format("q3").k.by_layer
-    costs = np.array([[1e-6, 1e-6], [1.0, 1e-6], [1e-6, 1.0], [1.0, 1.0]])
+    costs = weighed([[1e-6, 1e-6], [1.0, 1e-6], [1e-6, 1.0], [1.0, 1.0]])
     found = fit.of_layers([(f.k, f.v)] * 4, specs, costs)
     assert found[0] == (q2.K(), q2.V()) and found[3] == (q3.K(bits=4), q3.V())
     assert found[1] == (q3.K(bits=4), q2.V()) and found[2][1] == q3.V()
@@ -56,7 +60,7 @@ def test_the_mean_is_what_was_asked_for():
     specs, rng = [LayerSpec(3, 64, 64)] * 30, np.random.default_rng(0)
     for mean in (2.4, 2.6, 3):
         f = page_format(f"fit:bits={mean}")
-        found = fit.of_layers([(f.k, f.v)] * 30, specs, np.exp(rng.standard_normal((30, 2))))
+        found = fit.of_layers([(f.k, f.v)] * 30, specs, weighed(np.exp(rng.standard_normal((30, 2)))))
         formats = [calibration.PageFormat(k, v, "layer") for k, v in found]
         assert mean - 1 / 60 < effective_bits(specs, formats, 64) <= mean
 

@@ -242,13 +242,13 @@ def test_layers_have_bits_by_what_they_cost(calibrated, tmp_path, monkeypatch):
     file = tmp_path / "c.safetensors"
     report = calibrate_engine(engine(), passages_text(20000), windows=2, context=64, out=file, costs_on=1)
     arrays, metadata = calibration.load(file)
-    measured = calibration.costs(arrays, 3)
+    measured = calibration.costs(arrays)
     assert (measured > 0).all() and np.allclose(report["costs"], measured)
     for layer, part in ((0, 0), (2, 1)):
         loud = np.full((3, 2), 1e-6)
         loud[layer, part] = 1
         calibration.save(file, arrays | {f"layers.{i}.cost": c for i, c in enumerate(loud)}, metadata)
-        formats = engine(kv="fit:bits=2.5", calibration=str(file)).pool.formats
+        formats = engine(kv="fit:bits=2.3", calibration=str(file)).pool.formats
         bits = np.array([(f.k.bits, f.v.width) for f in formats])
         assert np.argmax(bits[:, part]) == layer and bits[layer, part] > np.delete(bits[:, part], layer).max()
     skipped = engine(kv="fit,skip=1", calibration=str(file)).pool.formats

@@ -3,7 +3,7 @@
 Per KV head: the mean is taken out, and blocks of channels go through a Karhunen-Loeve transform that is whitened by the
 second moments of the queries they meet; bits go to coefficients by their variance in that metric (reverse water-filling);
 codes are a trellis's (pages/trellis.py), but for those of 5 bits, which stand for Lloyd-Max levels. A token has a gain of one
-byte. The leading coefficient has levels of its own, far apart. A sequence's first token is an attention sink, and alike in all
+byte. The leading coefficients have levels of their own, far apart, and no gain. A sequence's first token is an attention sink, and alike in all
 sequences; so are some that follow it at once ("\n\n"): a token that is nearer to first ones than to others is stored less their
 mean, which its gain says.
 
@@ -23,10 +23,11 @@ from .. import trellis
 from ..encoding import Encoding, rotate
 
 BLOCKS = 64, 16          # channels of a transform that calibrations hold
-WIDE = 8                 # bits of the leading coefficient
-MOST = 5                 # bits of any other
+WIDE = 8                 # bits of the leading coefficient, and of others that are large
+MOST = 5                 # bits of the rest
 TRELLIS = 4              # at most of one on a trellis
 LEFT = 1.0, 0.3137, 0.0919, 0.0253, 0.0068, 0.0025        # of a normal's variance, after so many bits
+LEFT_WIDE = 0.0004       # after WIDE bits
 STEPS = 16               # of a gain, to a factor of 2
 LIKE = 64                # bytes of gains below this are of tokens like first ones, in steps of 1/8
 LIKE_ONE = 48            # of these, that of a gain of 1
@@ -36,19 +37,31 @@ ROWS = 16                # of a matrix that kernels multiply at once: K_ROWS of 
 
 
 def allocate(variances, total):
-    """int [D]: `total` bits over coefficients of these variances (a NumPy array), where each next one saves most."""
+    """int [D]: `total` bits over coefficients of these variances (a NumPy array), where each next one saves most: WIDE for the
+    largest, for others up to MOST, or WIDE, too."""
     bits = np.zeros(len(variances), np.int64)
-    lead = int(np.argmax(variances))
-    left = np.asarray(LEFT)
-    for _ in range(total - WIDE):
-        saved = np.where(bits < MOST, variances * (left[bits] - left[np.minimum(bits + 1, MOST)]), -1.0)
-        saved[lead] = -1.0
-        best = int(np.argmax(saved))
-        if saved[best] < 0:
-            break
-        bits[best] += 1
+    left, steps = np.asarray(LEFT), np.r_[np.ones(MOST, np.int64), WIDE - MOST]
+    saved = -np.diff(np.r_[left, LEFT_WIDE]) / steps                  # of a unit of variance, for each bit of a step
+    lead, spare = int(np.argmax(variances)), total - WIDE
+    worth = variances * saved[0]
+    worth[lead] = -1.0
+    while spare > 0 and worth.max() > 0:
+        best = int(np.argmax(worth))
+        step = steps[bits[best]]
+        if step > spare:
+            worth[best] = -1.0
+            continue
+        bits[best] += step
+        spare -= step
+        worth[best] = variances[best] * saved[bits[best]] if bits[best] <= MOST else -1.0
     bits[lead] = WIDE
     return bits
+
+
+def lost(variances, total):
+    """What is left of coefficients of these variances [H, D], `total` bits of each head."""
+    left = np.r_[LEFT, [LEFT_WIDE] * (WIDE - MOST)]
+    return float(sum((v * left[allocate(v, total)]).sum() for v in variances.astype(np.float64)))
 
 
 def value_places(dim):

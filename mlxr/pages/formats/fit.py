@@ -1,7 +1,7 @@
 """Page format fit: K as in q3 and V as in q3 or q2, with more bits for those layers whose errors cost a model most.
 
-`mlxr calibrate` measures what each layer's K and V cost in few bits (quality/costs.py). An error's weight falls to a quarter with
-each bit of K, so a mean of bits is spent step by step where the next step saves most for its size (reverse water-filling, as
+`mlxr calibrate` measures what each layer's K and V cost in 2 bits (quality/costs.py). What more bits leave of that is known of the
+codes, so a mean of bits is spent step by step where the next step saves most for its size (reverse water-filling, as
 within a head). A layer then has the K and V of q3 or q2: kernels and records are theirs.
 """
 
@@ -10,27 +10,25 @@ from typing import ClassVar
 
 from ...errors import ConfigError
 from . import q2, q3
-from .calibrated import Calibrated
+from .calibrated import Calibrated, lost
 from .lloyd import Lloyd
 
 K_BITS = 2, 3, 4                                   # few: each is a kernel of its own
 WIDTHS = {2: q2.V, 3: q3.V}
-K_LEFT = {b: 4.0 ** (2 - b) for b in K_BITS}       # of an error, to that of 2 bits
-V_LEFT = {2: 1.0, 3: 0.275}                        # as trellis codes leave it (pages/trellis.py)
+V_LEFT = {2: 1.0, 3: 0.275}                        # of an error, as trellis codes leave it (pages/trellis.py)
 GAIN = 8                                           # bits of a token's gain, in K and in V
 
 
 def allocate(costs, elements, mean):
-    """[(bits of K, bits of V)] of each layer. costs: what K and V cost at 2 bits, [layers, 2]; elements: of a token and KV head,
-    and how many of these, [(dk, dv, heads)] of each layer; mean: bits of an element of K and V, with gains."""
+    """[(bits of K, bits of V)] of each layer. costs: ({bits: what K costs in so many}, {bits: V}) of each layer; elements: of a
+    token and KV head, and how many of these, [(dk, dv, heads)] of each layer; mean: bits of an element of K and V, with gains."""
     bits = [[K_BITS[0], min(WIDTHS)] for _ in elements]
     steps = []
     for i, (dk, dv, heads) in enumerate(elements):
-        for part, d, left in ((0, dk, K_LEFT), (1, dv, V_LEFT)):
-            places = sorted(left)
+        for part, d, places in ((0, dk, K_BITS), (1, dv, sorted(WIDTHS))):
             for a, b in zip(places, places[1:]):
-                size = heads * int((b - a) * d)
-                steps.append((costs[i][part] * (left[a] - left[b]) / size, size, i, part, b))
+                size = heads * (b - a) * d
+                steps.append(((costs[i][part][a] - costs[i][part][b]) / size, size, i, part, b))
     room = sum(heads * (mean * (dk + dv) - 2 * GAIN - K_BITS[0] * dk - min(WIDTHS) * dv) for dk, dv, heads in elements)
     shut = set()                                   # whose next step found no room: those after it may not be taken either
     for _, size, i, part, b in sorted(steps, key=lambda s: -s[0]):
@@ -39,6 +37,13 @@ def allocate(costs, elements, mean):
             continue
         bits[i][part], room = b, room - size
     return [tuple(b) for b in bits]
+
+
+def curves(k, v, variances):
+    """({bits: what K costs in so many}, {bits: V}) of a layer where these cost k and v in 2. variances [H, DK]: of K's coefficients."""
+    dim = variances.shape[1]
+    left = {b: lost(variances, b * dim) for b in K_BITS}
+    return {b: k * x / max(left[K_BITS[0]], 1e-30) for b, x in left.items()}, {b: v * x for b, x in V_LEFT.items()}
 
 
 def of_layers(formats, specs, costs):
