@@ -143,10 +143,10 @@ def fitted(formats, specs, name, model_config, config, context):
     return out
 
 
-def text_read(name, model_config, given):
-    """Digest (quality.texts.Text.digest) of the text that a model's calibration was fitted on. Raises as find and load do."""
+def texts_read(name, model_config, given):
+    """Digests (quality.texts.Text.digest) of the texts that a model's calibration was fitted on. Raises as find and load do."""
     key = key_of(name, model_config)
-    return load(find(name, key, given), key)[1].get("digest")
+    return load(find(name, key, given), key)[1].get("digest", "").split()
 
 
 def made_up(page_format, kv_heads, dim, v_dim, page, pages):

@@ -5,11 +5,11 @@ import os
 
 from ..errors import ConfigError
 from . import options, show
-from .validate import _Progress, _text
+from .validate import _Progress
 
 HELP = "fit the page formats q3, q2 and fit to a model, on real text"
 EXAMPLES = """examples:
-  mlxr calibrate                                    the default model, on the text that mlxr ships
+  mlxr calibrate                                    the default model, on prose and program text that mlxr ships
   mlxr calibrate ./model.gguf --text book.txt       on a text of yours
   mlxr calibrate ./model.gguf --out model.gguf.calibration.safetensors     beside the model, where it is found, too
   mlxr validate ./model.gguf --kv q3 --text other.txt                      then: what it costs, on text it has not seen
@@ -19,8 +19,8 @@ EXAMPLES = """examples:
 def arguments(parser):
     options.add_model(parser)
     add = parser.add_argument
-    add("--text", metavar="FILE", help="real text, UTF-8 (default: one that mlxr ships)")
-    add("--windows", type=int, default=8, metavar="N", help="passages, spread over the text (default: 8)")
+    add("--text", metavar="FILE", help="real text, UTF-8 (default: prose that mlxr ships, and its own source)")
+    add("--windows", type=int, default=12, metavar="N", help="passages, spread over the text (default: 12)")
     add("--context", type=int, default=1024, metavar="N", help="tokens of a passage (default: 1024)")
     add("--out", metavar="FILE", help="where it goes (default: the cache folder)")
     add("--costs", type=int, default=2, metavar="N",
@@ -39,9 +39,11 @@ def run(args):
         raise ConfigError(f"--gains must be at least 0, not {args.gains}")
     if args.out and not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
         raise ConfigError(f"--out {args.out}: there is no folder {os.path.dirname(os.path.abspath(args.out))}")
-    text = _text(args.text)
     from ..quality.calibrate import calibrate            # late: `mlxr --help` must not wait for mlx
+    from ..quality.texts import Text, calibration_text
     from ..weights.locate import locate
+
+    text = Text(os.path.basename(args.text), options.read_text(args.text, "--text")) if args.text else calibration_text()
 
     with _Progress() as progress:
         report = calibrate(locate(args.model_option or args.model), text, windows=args.windows, context=args.context,

@@ -18,7 +18,7 @@ from .texts import Passages
 LONGEST = 4096        # distance between a query and a key that the fit has in mind, at most
 
 
-def calibrate(model, text, *, windows=8, context=1024, out=None, costs_on=0, gains_on=0, progress=None, warn=None):
+def calibrate(model, text, *, windows=12, context=1024, out=None, costs_on=0, gains_on=0, progress=None, warn=None):
     """Calibrate a model on a texts.Text; returns a report, a dict of JSON types: file, layers, tokens, text.
 
     model: a path, as weights.locate gives it. windows: passages of `context` tokens each. out: the file; None: in the cache
@@ -30,7 +30,7 @@ def calibrate(model, text, *, windows=8, context=1024, out=None, costs_on=0, gai
     return calibrate_engine(engine, text, windows=windows, context=context, out=out, costs_on=costs_on, gains_on=gains_on, progress=progress)
 
 
-def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, costs_on=0, gains_on=0, progress=None):
+def calibrate_engine(engine, text, *, windows=12, context=1024, out=None, costs_on=0, gains_on=0, progress=None):
     """The same with an engine of unquantized pages that has room for one window."""
     specs = [s for s in engine.specs if s]
     if not any(blocks_of(s.dk) for s in specs):
@@ -39,7 +39,7 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, costs_o
     whole = Passages(engine.tokenizer, text)
     passages = whole.windows(window_tokens(context), windows)
     others = between(passages, window_tokens(context), whole.start, whole.tokens)
-    unseen, weighed = others[:gains_on], _spread(others or passages, costs_on)
+    unseen, weighed = _spread(others, gains_on), _spread(others or passages, costs_on)
     if progress:
         progress.expect(len(passages) + len(specs) + 2 * len(specs) * bool(weighed) + STEPS * bool(unseen))
         progress.begin("reading text")
@@ -63,16 +63,18 @@ def calibrate_engine(engine, text, *, windows=8, context=1024, out=None, costs_o
     key = key_of(engine.name, engine.model_config)
     file = out or places(None, key)[-1]
     metadata = {"model": key, "name": engine.name.rsplit("/", 1)[-1], "architecture": engine.architecture, "text": text.name,
-                "digest": text.digest, "tokens": str(len(passages) * context), "version": _version.__version__}
+                "digest": " ".join([text.digest, *text.holds]), "tokens": str(len(passages) * context), "version": _version.__version__}
     if weighed:
         arrays |= {f"layers.{i}.{COST}": c for i, c in enumerate(costs(engine, arrays, metadata, weighed, context, progress))}
     save(file, arrays, metadata)
     measured = gains(engine, arrays, metadata, unseen, context, progress) if unseen else None
     turning = sum(bool(s.frequencies.any()) for s in stats)
+    measured_costs = [arrays[f"layers.{i}.{COST}"].tolist() for i in range(len(stats))] if weighed else None
     return {"file": str(file), "layers": len(stats), "before_rope": turning, "tokens": len(passages) * context,
-            "windows": len(passages), "context": context, "costs": [arrays[f"layers.{i}.{COST}"].tolist() for i in range(len(stats))] if weighed else None, "gains": measured, "gains_windows": len(unseen), "text": {"name": text.name, "digest": text.digest}}
+            "windows": len(passages), "context": context, "costs": measured_costs, "gains": measured, "gains_windows": len(unseen),
+            "text": {"name": text.name, "digest": text.digest}}
 
 
 def _spread(windows, count):
     """`count` of these, from the first to the last."""
-    return [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))]
+    return [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))] if windows else []

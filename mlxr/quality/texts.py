@@ -6,15 +6,18 @@ from pathlib import Path
 
 from ..errors import RequestError
 
+PACKAGE = Path(__file__).parents[1]
 SHIPPED = Path(__file__).parent / "texts" / "jargon.txt"     # its first line says what it is
 
 
 @dataclass(frozen=True)
 class Text:
-    """Real text. name: of its file, or of what is shipped. digest: SHA-256 of it, in hex, the first 16 digits."""
+    """Real text. name: of its file, or of what is shipped. digest: SHA-256 of it, in hex, the first 16 digits. holds: digests of
+    texts that it is put together from."""
 
     name: str
     content: str
+    holds: tuple = ()
 
     @property
     def digest(self):
@@ -24,6 +27,17 @@ class Text:
 def shipped_text():
     """Parts of the Jargon File 4.0.0, which is in the public domain: 186 kB of English prose and lexicon entries."""
     return Text("the Jargon File (shipped)", SHIPPED.read_text(encoding="utf-8").partition("\n")[2])
+
+
+def calibration_text():
+    """What a calibration reads where no text is named: the shipped one, then as many characters of this package's own source. What
+    is fitted to prose alone serves program text less well."""
+    prose, source = shipped_text(), ""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        source += file.read_text(encoding="utf-8") + "\n\n"
+        if len(source) >= len(prose.content):
+            break
+    return Text(f"{prose.name}, and mlxr's source", prose.content + "\n\n" + source[:len(prose.content)], (prose.digest,))
 
 
 class Passages:

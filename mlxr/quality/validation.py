@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import _version
-from ..calibration import text_read
+from ..calibration import texts_read
 from ..config import EngineConfig
 from ..engine import load_engine
 from ..errors import ConfigError, MlxrError, UnsupportedModel, WeightsError
@@ -108,7 +108,7 @@ class Validation:
             if len(windows) < plan.windows:
                 self.notes.append(f"the text holds {len(windows)} windows of {context} tokens of context, not {plan.windows}")
         fitted = [name for name in plan.formats if formats.known(name).k.before_rope]
-        if fitted and text_read(base.name, base.model_config, base.config.calibration) == text.digest:
+        if fitted and text.digest in texts_read(base.name, base.model_config, base.config.calibration):
             self.notes.append(f"{', '.join(fitted)}: the calibration has read this text, so that the figures are better than on "
                               "others; give another with --text")
         self.scores = {}                 # (format, context, mode, stream) -> [Score]
