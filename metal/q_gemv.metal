@@ -92,7 +92,9 @@ inline sums none() {
 #define SIDE 4                                            // rows that are read side by side
 #endif
 #define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
+#ifndef HINTED
 #define HINTED 48                                         // steps between a hint and its weights
+#endif
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x. ends: B * 1024 floats, in which the lanes' sums of each row wait for the
 // others. Some rows at once are read faster than one after the other, as long as what they need stays in registers.
 APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, long row0, int rows, int K) {

@@ -44,7 +44,7 @@ def kernel(
     threadgroup memory, where Metal streams.
     """
     kind, on = stored(kind), on or library.backend()
-    stream = on == "host" and kind.in_order if stream is None else stream
+    stream = on == "host" if stream is None else stream
     products = stream and kind.bytes and on == "host" and host_build.has_byte_products() if products is None else products
     rows = rows or (32 if stream else 4)
     sgs = sgs or (1 if on == "host" else 2)
@@ -92,7 +92,7 @@ def launch(k, n, width):
     stream, tail, sgs, own = k.defines["STREAM"], k.defines["TAIL"], k.sgs, k.defines["ROWS"]
     if stream and tail != width % STEP:
         raise KernelError(f"q_gemv was built for a width that leaves {tail} modulo {STEP}, and is given {width}")
-    more = 2 if 128 < tail <= 192 else min(tail, 1)
+    more = 2 if 128 < tail <= 192 else min(tail, 1)  # steps with tails, at most
     steps = width // STEP + more
     if k.backend == "host":  # some chunks a thread: they share the prepared activations, and even out
         threads = host_call.threads()

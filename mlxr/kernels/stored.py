@@ -18,7 +18,7 @@ class Stored:
 
     One object a type: compared by identity, which is what makes looking up a kernel cheap.
     header: of metal/include; defines: macros for it; arrays: ((name, element type), ...) of a matrix, in order;
-    block: K is a multiple of it. in_order: rows can be read as one stream (IN_ORDER of the header).
+    block: K is a multiple of it.
     bytes: q_gemv takes codes as bytes, for integer products (BYTES there), where that reads faster from memory.
     codes: bits of its codes where q_gemm_int8 takes them: types whose scales hold for 32 weights.
     grid: a type of the IQ family has a table beside its matrices, one for all of them, which `inputs` adds.
@@ -29,7 +29,6 @@ class Stored:
     arrays: tuple
     defines: tuple = ()
     block: int = 32
-    in_order: bool = True
     grid: bool = False
     codes: int = 0
     bytes: bool = False
@@ -58,7 +57,7 @@ def _super(name, element="uint", **more):
 
 
 def _plain(name, element):
-    return Stored(name, "quants/plain.h", (("w", element),), (("WTYPE", element),), in_order=False)
+    return Stored(name, "quants/plain.h", (("w", element),), (("WTYPE", element),))
 
 
 TYPES = {

@@ -3,7 +3,6 @@
 #include "quants/stored.h"
 #define WEIGHT_PARAMS dptr<const uint> w, dptr<const STYPE> scales, dptr<const STYPE> offsets
 #define WEIGHTS weights{w, scales, offsets}
-#define IN_ORDER 1
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 0

@@ -1,5 +1,4 @@
 // What types with blocks of 32 weights share whose byte i holds, or stands for, weights i and i + 16: a lane has four bytes.
-#define IN_ORDER 1
 #define SCALES 1
 
 template <typename P> inline vfloats take(P x, vlane lane, int n) {

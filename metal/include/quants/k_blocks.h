@@ -9,7 +9,6 @@
 #define UNITS (36 + 8 * FIFTHS)
 #define NIBBLES (4 + 8 * FIFTHS)
 #define CODES (4 + FIFTHS)
-#define IN_ORDER 1
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 0

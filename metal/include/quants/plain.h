@@ -2,8 +2,9 @@
 #include "quants/stored.h"
 #define WEIGHT_PARAMS dptr<const WTYPE> w
 #define WEIGHTS weights{w}
-#define IN_ORDER 0
-#define AHEAD 8
+#define OWN_STEP 1                                        // lanes have too little of a row's end in a row to join it with others'
+#define HINTED int(24 / sizeof(WTYPE))
+#define SIDE 2
 #define SCALES 0
 #define OFFSET 0
 #define UNIT(i) 1.0f
@@ -11,7 +12,7 @@ struct weights { dptr<const WTYPE> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * K + k)}; }
 
-// A lane has weights lane + 32 i: rows that end inside a step cannot share it.
+// A lane has weights lane + 32 i.
 inline chunk load(weights w, vlane lane, int n) {
     chunk q;
     UNROLL for (int i = 0; i < 8; ++i) q.c[i] = vfloat(ld(w.w, lane + 32 * i, first(lane, n - 32 * i)));

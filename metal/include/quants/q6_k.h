@@ -5,7 +5,6 @@
 #define WEIGHT_PARAMS dptr<const ushort> w
 #define WEIGHTS weights{w}
 #define CODES 6
-#define IN_ORDER 1
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 32

@@ -8,7 +8,8 @@
 //   SIDE                      how many rows q_gemv reads side by side; or not defined, and it is 4
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
-//   IN_ORDER (0 or 1)         lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32
+//   OWN_STEP 1                unless lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32 below K % 256
+//   HINTED                    how many steps before they are read q_gemv hints at weights; or not defined, and it is 48
 // and, where codes fit into unsigned bytes, for integer products:
 //   eight_bytes load_bytes(w, lane, n)   the same as `load`, in bytes
 //   ZERO                      weight = (byte - ZERO) * scale; or 0, and weight = byte * scale + offset
