@@ -36,7 +36,7 @@ class Stored:
     @property
     def parameters(self):
         """((name, element type), ...) of all that a kernel takes for a matrix: its arrays, and the grid."""
-        return (*self.arrays, ("grid", "ushort")) if self.grid else self.arrays
+        return (*self.arrays, ("grid", "uint")) if self.grid else self.arrays
 
     def inputs(self, weights):
         """The arrays of `parameters` for a matrix's arrays."""
@@ -78,7 +78,7 @@ TYPES = {
         *(_super(name, "ushort") for name in ("Q6_K", "Q3_K", "TQ1_0", "TQ2_0")),
         Stored("IQ4_NL", "quants/iq4_nl.h", (("w", "ushort"),), codes=8, bytes=True),
         Stored("MXFP4", "quants/mxfp4.h", (("w", "uchar"),), codes=5, bytes=True),
-        *(_super(name, "ushort", grid=True, bytes=False) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
+        *(_super(name, "ushort", grid=True) for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")),
     )
 }
 

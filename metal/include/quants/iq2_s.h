@@ -5,13 +5,13 @@
 #define UNITS 41
 #include "quants/iq2_values.h"
 
-inline eight_codes codes(weights w, vint i, vint l) {
-    vuint low = ld(w.w, i + l / 2 + 1), signs = ld(w.w, i + l / 2 + 17), high = ld(w.w, i + l / 8 + 33), scales = ld(w.w, i + l / 8 + 37);
-    vfloat d = vfloat(ld(dptr<const half>(w.w), i));
-    vuint byte = vuint(l % 2 * 8);
+template <typename P> inline eight_codes codes(weights w, P b) {
+    vuint low = byte(w, b, 2), signs = byte(w, b, 34), high = unit<8, 1>(w, b, 33), scales = unit<8, 1>(w, b, 37);
+    vfloat d = factor(w, b);
+    vint l = number_of(b);
     eight_codes e;
-    e.low = (low >> byte & 255u) | (high >> vuint(l % 8 * 2) & 3u) << 8;
-    e.signs = signs >> byte;
+    e.low = low | (high >> vuint(l % 8 * 2) & 3u) << 8;
+    e.signs = signs;
     e.scale = d * (number(scales >> vuint(l / 2 % 4 * 4) & 15u) + 0.5f) * 0.25f;
     return e;
 }

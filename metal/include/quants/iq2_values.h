@@ -1,4 +1,5 @@
 // The three magnitudes of the IQ2 types.
-TABLE16(VALUES, 8.0f, 25.0f, 43.0f, 0.0f, 8.0f, 25.0f, 43.0f, 0.0f, 8.0f, 25.0f, 43.0f, 0.0f, 8.0f, 25.0f, 43.0f, 0.0f);
+#define EACH_SIZE(V) V(8), V(25), V(43), V(0)
+#define ZERO 64
 #define ENTRY 8
 #include "quants/grids.h"

@@ -5,9 +5,10 @@
 #define UNITS 37
 #include "quants/iq2_values.h"
 
-inline eight_codes codes(weights w, vint i, vint l) {
-    vuint code = ld(w.w, i + l + 1), scales = ld(w.w, i + l / 8 + 33);
-    vfloat d = vfloat(ld(dptr<const half>(w.w), i));
+template <typename P> inline eight_codes codes(weights w, P b) {
+    vuint code = unit<1, 1>(w, b, 1), scales = unit<8, 1>(w, b, 33);
+    vfloat d = factor(w, b);
+    vint l = number_of(b);
     eight_codes e;
     e.low = code & 511u;
     e.signs = even(code >> 9);

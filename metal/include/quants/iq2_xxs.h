@@ -5,9 +5,10 @@
 #define UNITS 33
 #include "quants/iq2_values.h"
 
-inline eight_codes codes(weights w, vint i, vint l) {
-    vuint entries = ld_pair(w.w, i + l / 4 * 4 + 1), rest = ld_pair(w.w, i + l / 4 * 4 + 3);
-    vfloat d = vfloat(ld(dptr<const half>(w.w), i));
+template <typename P> inline eight_codes codes(weights w, P b) {
+    vuint entries = pair<4, 4>(w, b, 1), rest = pair<4, 4>(w, b, 3);
+    vfloat d = factor(w, b);
+    vint l = number_of(b);
     eight_codes e;
     e.low = entries >> vuint(l % 4 * 8) & 255u;
     e.signs = even(rest >> vuint(l % 4 * 7) & 127u);

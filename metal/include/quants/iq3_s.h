@@ -4,17 +4,20 @@
 #include "quants/eights.h"
 #define UNITS 55
 #define ENTRY 4
-TABLE16(VALUES, 1.0f, 3.0f, 5.0f, 7.0f, 9.0f, 11.0f, 13.0f, 15.0f, 1.0f, 3.0f, 5.0f, 7.0f, 9.0f, 11.0f, 13.0f, 15.0f);
+#define EACH_SIZE(V) V(1), V(3), V(5), V(7), V(9), V(11), V(13), V(15)
+#define ZERO 16
 #include "quants/grids.h"
 
-inline eight_codes codes(weights w, vint i, vint l) {
-    vuint low = ld(w.w, i + l + 1), high = ld(w.w, i + l / 8 + 33) >> vuint(l % 8 * 2);
-    vuint signs = ld(w.w, i + l / 2 + 37), scales = ld(w.w, i + l / 16 + 53);
-    vfloat d = vfloat(ld(dptr<const half>(w.w), i));
+template <typename P> inline eight_codes codes(weights w, P b) {
+    vuint low = unit<1, 1>(w, b, 1), high = unit<8, 1>(w, b, 33);
+    vuint signs = byte(w, b, 74), scales = unit<16, 1>(w, b, 53);
+    vfloat d = factor(w, b);
+    vint l = number_of(b);
     eight_codes e;
+    high = high >> vuint(l % 8 * 2);
     e.low = (low & 255u) | (high & 1u) << 8;
     e.high = low >> 8 | (high & 2u) << 7;
-    e.signs = signs >> vuint(l % 2 * 8);
+    e.signs = signs;
     e.scale = d * (number(scales >> vuint(l / 4 % 4 * 4) & 15u) * 2.0f + 1.0f);
     return e;
 }

@@ -4,12 +4,14 @@
 #include "quants/eights.h"
 #define UNITS 49
 #define ENTRY 4
-TABLE16(VALUES, 4.0f, 12.0f, 20.0f, 28.0f, 36.0f, 44.0f, 52.0f, 62.0f, 4.0f, 12.0f, 20.0f, 28.0f, 36.0f, 44.0f, 52.0f, 62.0f);
+#define EACH_SIZE(V) V(4), V(12), V(20), V(28), V(36), V(44), V(52), V(62)
+#define ZERO 64
 #include "quants/grids.h"
 
-inline eight_codes codes(weights w, vint i, vint l) {
-    vuint entries = ld(w.w, i + l + 1), rest = ld_pair(w.w, i + l / 4 * 2 + 33);
-    vfloat d = vfloat(ld(dptr<const half>(w.w), i));
+template <typename P> inline eight_codes codes(weights w, P b) {
+    vuint entries = unit<1, 1>(w, b, 1), rest = pair<4, 2>(w, b, 33);
+    vfloat d = factor(w, b);
+    vint l = number_of(b);
     eight_codes e;
     e.low = entries & 255u;
     e.high = entries >> 8;

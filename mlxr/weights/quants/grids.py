@@ -23,9 +23,10 @@ def values(name):
 
 @functools.lru_cache(None)
 def packed_grid(name):
-    """uint16 [entries]: the grid with each magnitude as its number among `values`, of 2 bits (IQ2) or 3, the first lowest."""
-    numbers, bits = np.searchsorted(values(name), grid(name)), (len(values(name)) - 1).bit_length()
-    return (numbers << bits * np.arange(numbers.shape[1])).sum(axis=1).astype(np.uint16)
+    """uint32 [entries]: the grid with each magnitude as its number among `values`: of 8, number i in the lower half of byte i, i + 4 in
+    the upper one; of 4, a byte each."""
+    numbers = np.searchsorted(values(name), grid(name)).astype(np.uint32)
+    return (numbers << np.array([0, 8, 16, 24, 4, 12, 20, 28], np.uint32)[:numbers.shape[1]]).sum(axis=1, dtype=np.uint32)
 
 
 def _table(name):
