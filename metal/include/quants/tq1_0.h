@@ -24,9 +24,15 @@ inline vuint digits(vuint w, vuint p) {                                   // of 
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint l = vint(lane), second = l - 20;                                 // lanes 0-19: 32 bytes; 20-29: 16; 30, 31: 4
-    vint i = select(select(l % 4 * 4, second % 2 * 4 + 16, l >= 20), vint(24), l >= 30);
     vint n = select(select(l / 4, second / 2, l >= 20), (l - 30) * 2, l >= 30);
+#if HOST                                                  // three spreads, not two gathers
+    vuint2 of32 = ld_two<1>(w.w, spread<4, 0, 4>(lane)), of16 = ld_two<1>(w.w, spread<2, 0, 4>(lane) + 16);
+    vuint of4 = ld_pair(w.w, spread<32, 0, 0>(lane) + 24, first(lane, 32));
+    vuint a = select(select(of32.x, of16.x, l >= 20), of4, l >= 30), b = select(select(of32.y, of16.y, l >= 20), of4, l >= 30);
+#else
+    vint i = select(select(l % 4 * 4, second % 2 * 4 + 16, l >= 20), vint(24), l >= 30);
     vuint a = ld_pair(w.w, i), b = ld_pair(w.w, select(i + 2, vint(24), l >= 30));
+#endif
     half d = dptr<const half>(w.w)[26];
     eight_bytes e;
     e.a = digits(a, power(n));

@@ -7,6 +7,7 @@
 #define CODES 2
 #define OFFSET 1
 #define ZERO 1
+#define SIDE 2
 struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 33) + k / 256 * 33)}; }
