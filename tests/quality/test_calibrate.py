@@ -1,5 +1,7 @@
 """Calibration: what is fitted, the file and what is refused, and pages that go by it in an engine."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ from helpers.quality import WIDE, byte_engine, passages_text
 from helpers.tiny import relative
 from mlxr import calibration
 from mlxr.errors import ConfigError, RequestError
-from mlxr.pages.formats.calibrated import Calibrated, Tables
+from mlxr.pages.formats.calibrated import LEFT, LEFT_WIDE, Calibrated, Tables, allocate, lost
+from mlxr.pages.formats.calibrated import WIDE as WIDE_BITS
 from mlxr.quality import fitting, gains, statistics
 from mlxr.quality.calibrate import calibrate_engine
 from mlxr.quality.teacher import Feed, window_tokens
-from mlxr.quality.texts import shipped_text
+from mlxr.quality.texts import calibration_text, shipped_text
 from mlxr.quality.validation import Plan, Quiet, Validation
 
 ROOM = 1 << 22
@@ -29,7 +32,7 @@ def calibrated(tmp_path_factory):
     file = tmp_path_factory.mktemp("calibration") / "c.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLXR_BACKEND", "reference")
-        return file, calibrate_engine(engine(), passages_text(20000), windows=4, context=128, out=file)
+        return file, calibrate_engine(engine(), replace(passages_text(20000), holds=("a-part",)), windows=4, context=128, out=file)
 
 
 def scores(one, window, context=128):
@@ -58,12 +61,21 @@ def test_a_validation_on_the_text_of_the_calibration_says_so(calibrated):
     base = engine(calibration=str(calibrated[0]))
     same, other = (Validation(base, plan, passages_text(n), Quiet()).notes for n in (20000, 10000))
     assert len(same) == 1 and same[0].startswith("q3: the calibration has read this text") and not other
+    assert calibration.texts_read(base.name, base.model_config, str(calibrated[0])) == [passages_text(20000).digest, "a-part"]
 
 
-@pytest.mark.parametrize("kv", ["q3", "q2"])
+def test_what_is_read_where_no_text_is_named():
+    """Prose, and as much program text; a validation on the prose alone is known to be of what was read."""
+    text, prose = calibration_text(), shipped_text()
+    source = text.content.removeprefix(prose.content)
+    assert text.holds == (prose.digest,) and "\ndef " in source and abs(len(source) - len(prose.content)) < 10
+
+
+@pytest.mark.parametrize("kv", ["q3", "q2", "k:q3:bits=4,v:q2"])
 def test_kernels_are_their_twins(calibrated, monkeypatch, kv):
     one = engine(kv=kv, calibration=str(calibrated[0]))
     layer = one.pool.layers[0]
+    assert (layer.format.k.tables.bits == WIDE_BITS).sum() > 1 or "4" not in kv
     k, v = mx.random.normal((3, 1, 32, 64)), mx.random.normal((3, 1, 32, 64))
     at = mx.array([0, 1, 7])
     twin = layer.format.encode(k, v, at)
@@ -152,6 +164,19 @@ def test_more_bits_are_no_worse_where_k_has_few_directions():
         out = k.decode(k.encode(x, mx.array([1])), 64, 32, mx.array([1]))
         errors.append(relative(np.array(out)[0, 0], keys[1]))
     assert all(b <= 1.02 * a for a, b in zip(errors, errors[1:])) and errors[-1] < 0.1, errors
+
+
+def test_large_coefficients_have_eight_bits():
+    """Where five would leave more of one than of all others; all bits are spent, and more of them leave less."""
+    variances = np.exp(-np.arange(64) / 4.0)
+    left = np.r_[LEFT, [LEFT_WIDE] * 3]
+    for total in (65, 128, 200, 256):
+        bits = allocate(variances, total)
+        assert bits.sum() == total and set(bits) <= {0, 1, 2, 3, 4, 5, 8} and (np.diff(bits) <= 0).all()
+        assert lost(variances[None], total) == pytest.approx((variances * left[bits]).sum())
+    assert (allocate(variances, 65) == 8).sum() < (allocate(variances, 256) == 8).sum() > 5
+    assert (np.diff([lost(variances[None], n) for n in range(65, 256)]) < 0).all()
+    assert (allocate(np.ones(64), 200) == 8).sum() == 1
 
 
 def test_levels_are_where_the_numbers_are():
