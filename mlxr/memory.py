@@ -205,9 +205,12 @@ class Limits:
 
     def set(self, total, scratch):
         """Let MLX hold `total` bytes at most, of which `scratch` are for steps: in freed buffers a part of that. On a Mac, `total`
-        is kept wired, within what is advised. MLX looks every few operations, so that it is told less than it may have."""
+        is kept wired, within what is advised. MLX looks every few operations, so that it is told less than it may have.
+
+        A GPU's freed buffers are not among what MLX holds to be in use. A CPU's are: kernels keep them (library.keep).
+        """
         kept = scratch // KEPT
-        wanted = {mx.set_cache_limit: kept, mx.set_memory_limit: total - 2 * kept}
+        wanted = {mx.set_cache_limit: kept, mx.set_memory_limit: total - (2 if mx.metal.is_available() else 1) * kept}
         if mx.metal.is_available():
             wanted[mx.set_wired_limit] = min(total, int(mx.device_info()["max_recommended_working_set_size"]))
         for setter, value in wanted.items():

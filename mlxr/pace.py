@@ -3,7 +3,7 @@
 from collections import deque
 from statistics import median
 
-STRETCH = 2.0                    # a step with prompts may take this many times as long as one without
+STRETCH = 1.8                    # a step with prompts may take this many times as long as one without
 FIRST, LEAST, MOST = 4, 4, 4096        # tokens: before anything was measured, and bounds
 RECENT, FEW = 15, 8              # steps without prompts, and with them, of whose times the median counts
 # A step whose kind was seen before is replayed, which saves time: so there are few kinds, most of which fill pages evenly.

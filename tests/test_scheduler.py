@@ -83,7 +83,7 @@ def test_the_pace_keeps_steps_with_prompts_near_a_multiple_of_a_plain_one():
     pace, s, now, took = Pace(), Scheduler(16, 2000, token_budget=512, max_batch=8), 0.0, []
     d = Driver(s)
     s.add(sequence(5, max_tokens=900))
-    for i in range(240):
+    for i in range(400):
         if i == 20:
             s.add(sequence(1_300))
         s.beside = pace.beside(s.present)
