@@ -235,6 +235,8 @@ class Stack:
             return None
         parts, _ = step.batch.parts
         written = [a for out in step.outputs for a in out[1:]]
+        if step.batch.sampled is None and not written:
+            return None                                          # it is for nothing
         try:
             recording = Recording(self._inputs(step.batch, step.before), [written[-1] if step.batch.sampled is None else logits], written)
         except KernelError as e:
