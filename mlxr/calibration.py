@@ -87,20 +87,11 @@ def save(file, arrays, metadata):
 
 def require(page_format, path, given):
     """Raises ConfigError where a format needs a calibration and there is none: before a model's weights are read."""
-    if needed(page_format):
-        arrays, _ = load(find(path, identity(Path(path)), given), identity(Path(path)))
-        if by_layer(page_format):
+    if page_format.needs_calibration:
+        key = identity(Path(path))
+        arrays, _ = load(find(path, key, given), key)
+        if page_format.by_layer:
             costs(arrays)
-
-
-def needed(page_format):
-    """Whether a format cannot do without a calibration."""
-    return page_format.k.before_rope or by_layer(page_format)
-
-
-def by_layer(page_format):
-    """Whether what a layer stores is found with a calibration."""
-    return page_format.k.by_layer or page_format.v.by_layer
 
 
 def costs(arrays):
@@ -123,15 +114,7 @@ def fitted(formats, specs, name, model_config, config, context):
     file = find(name, key, config.calibration)
     arrays, _ = load(file, key)
     pages = context // config.page_size
-    own = [i for i, f in enumerate(formats) if by_layer(f)]
-    if own:
-        measured = costs(arrays)
-        weighed = [fit.curves(*measured[i], arrays[f"layers.{i}.{blocks_of(specs[i].dk)[-1]}.variances"]) for i in own]
-        found = fit.of_layers([(formats[i].k, formats[i].v) for i in own], [specs[i] for i in own], weighed)
-        formats = list(formats)
-        for i, (k, v) in zip(own, found):
-            formats[i] = PageFormat(k, v, f"k:{k.label},v:{v.label}")
-    out = []
+    formats, out = _by_layer(formats, specs, arrays, file, config.page_size), []
     for i, (page_format, spec) in enumerate(zip(formats, specs)):
         if page_format.k.before_rope:
             why = page_format.unfit(config.page_size, spec.dk, spec.dv)
@@ -143,6 +126,18 @@ def fitted(formats, specs, name, model_config, config, context):
     return out
 
 
+def _by_layer(formats, specs, arrays, file, page):
+    """`formats`, with what a layer has in its place where that is found with the calibration."""
+    own = [i for i, (f, s) in enumerate(zip(formats, specs)) if f.by_layer and f.unfit(page, s.dk, s.dv) is None]
+    if not own:
+        return formats
+    measured, formats = costs(arrays), list(formats)
+    weighed = [fit.curves(*measured[i], layer(arrays, i, blocks_of(specs[i].dk)[-1], specs[i], file)["variances"]) for i in own]
+    for i, (k, v) in zip(own, fit.of_layers([(formats[i].k, formats[i].v) for i in own], [specs[i] for i in own], weighed)):
+        formats[i] = PageFormat(k, v, f"k:{k.label},v:{v.label}")
+    return formats
+
+
 def texts_read(name, model_config, given):
     """Digests (quality.texts.Text.digest) of the texts that a model's calibration was fitted on. Raises as find and load do."""
     key = key_of(name, model_config)
@@ -151,7 +146,7 @@ def texts_read(name, model_config, given):
 
 def made_up(page_format, kv_heads, dim, v_dim, page, pages):
     """A page format with tables that are fitted to nothing, where it needs some: for tests and timing of kernels."""
-    if by_layer(page_format):
+    if page_format.by_layer:
         (k, v), = fit.of_layers([(page_format.k, page_format.v)], [LayerSpec(kv_heads, dim, v_dim)], [fit.curves(1.0, 1.0, np.ones((1, dim)))])
         page_format = PageFormat(k, v, page_format.name)
     if not page_format.k.before_rope or page_format.k.tables:

@@ -95,7 +95,7 @@ def _check_sizes(model, dtype, checkpoint, config, kv):
         shape = seam.probe(model)
     stored = [s for s in shape.specs if s]
     formats, dtype = kv.layers(len(stored)), dtype or shape.dtype
-    if any(calibration.needed(f) for f in formats):
+    if any(f.needs_calibration for f in formats):
         return                                   # these are fitted to the model first
     check_formats(stored, formats, config.page_size)
     context = context_limit(checkpoint.config, config.context, config.past_limit)
@@ -123,7 +123,7 @@ class Engine:
         self.weights_bytes = _nbytes(model)
         self.context = context_limit(model_config, config.context, config.past_limit)
         formats = self.kv.layers(sum(1 for s in self.specs if s))
-        if any(calibration.needed(f) for f in formats):
+        if any(f.needs_calibration for f in formats):
             formats = calibration.fitted(formats, [s for s in self.specs if s], name, model_config, config, self.context)
         self.scratch_bytes = scratch_bytes(model_config, self.vocabulary, config.token_budget, config.max_batch)
         self.table_bytes = table_bytes(self.specs, formats, config.page_size, self.context)

@@ -5,7 +5,7 @@ import os
 
 from ..errors import ConfigError
 from . import options, show
-from .validate import _Progress
+from .validate import _Progress, _text
 
 HELP = "fit the page formats q3, q2 and fit to a model, on real text"
 EXAMPLES = """examples:
@@ -40,10 +40,10 @@ def run(args):
     if args.out and not os.path.isdir(os.path.dirname(os.path.abspath(args.out))):
         raise ConfigError(f"--out {args.out}: there is no folder {os.path.dirname(os.path.abspath(args.out))}")
     from ..quality.calibrate import calibrate            # late: `mlxr --help` must not wait for mlx
-    from ..quality.texts import Text, calibration_text
+    from ..quality.texts import calibration_text
     from ..weights.locate import locate
 
-    text = Text(os.path.basename(args.text), options.read_text(args.text, "--text")) if args.text else calibration_text()
+    text = _text(args.text) if args.text else calibration_text()
 
     with _Progress() as progress:
         report = calibrate(locate(args.model_option or args.model), text, windows=args.windows, context=args.context,

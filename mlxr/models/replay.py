@@ -67,6 +67,11 @@ class _Pass:
         self.counts.append(Counter(library.used) - self.called)
 
 
+def _late(batch):
+    """Whether a step's pages can be sealed after its logits."""
+    return batch.in_pages and batch.sampled is not None
+
+
 class Stack:
     """A model's blocks and head. Steps that decode, and may read a few tokens of prompts beside, are recorded when one of their
     kind comes for the first time: its graph is built but not computed. They are replayed; `replays` counts those after the first.
@@ -143,14 +148,13 @@ class Stack:
 
     def _recordable(self, batch, layer):
         """Whether a step can be recorded, for all that is known of it before its graph is built."""
-        late = batch.in_pages and batch.sampled is not None
-        return not (self.off or batch.embeds or layer.observer or batch.first_slots is not None and not late
+        return not (self.off or batch.embeds or layer.observer or batch.first_slots is not None and not _late(batch)
                     or isinstance(layer.offset, int)) and possible()
 
     def _key(self, batch):
         """A step's kind, or None where its recording is for it alone. Such that is kept seals pages last."""
         parts, order = batch.parts
-        if not batch.in_pages or batch.sampled is None or parts[-1].chunks:
+        if not _late(batch) or parts[-1].chunks:
             return None
         return (batch.tokens.size, batch.slots, batch.sampled.size, order is None, tuple(p.table.shape for p in parts),
                 self._launches(parts))
@@ -161,7 +165,7 @@ class Stack:
             return
         key = self._key(batch)
         if self.recordings.get(key, True):
-            batch.late = batch.in_pages and batch.sampled is not None
+            batch.late = _late(batch)
             self._step = _Pass(key, batch, Counter(library.used), reads(), self._shared(batch))
 
     def _sealed(self, batch, layers, logits):

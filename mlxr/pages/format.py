@@ -28,6 +28,16 @@ class PageFormat:
         return self.v.given_k and self.k.before_rope
 
     @property
+    def by_layer(self):
+        """Whether what a layer has in its place is found with a calibration."""
+        return self.k.by_layer or self.v.by_layer
+
+    @property
+    def needs_calibration(self):
+        """Whether it cannot do without a model's calibration."""
+        return self.k.before_rope or self.by_layer
+
+    @property
     def headers(self):
         """Files of metal/include, for the kernels."""
         own = [e.header for e in (self.k, self.v) if e.header]

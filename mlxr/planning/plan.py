@@ -67,7 +67,7 @@ def make_plan(model, config):
         "macs": [_mac(model, specs, formats, config, chip, gb) for chip in CHIPS for gb in chip.memory],
         "intensity": intensity(model, specs, token, config.token_budget),
         "chunked_prefill": _chunks(model, config),
-        "needs_calibration": (uncalibrated := [n for n, fs in formats.items() if any(f.k.before_rope for f in fs)]),
+        "needs_calibration": (uncalibrated := [n for n, fs in formats.items() if any(f.needs_calibration for f in fs)]),
         "formula": FORMULA, "sources": list(SOURCES), "notes": _notes(model, uncalibrated),
     }
 

@@ -27,7 +27,8 @@ def costs(engine, arrays, metadata, windows, context, progress=None):
         file = Path(folder) / "calibration.safetensors"
         save(file, arrays, metadata)
         for i in range(layers):
-            others = "".join([f",skip=:{i}"] * (i > 0) + [f",{i + 1}:" if i else f",skip={i + 1}:"] * (i + 1 < layers))
+            others = ",".join(str(j) for j in range(layers) if j != i)
+            others = f",skip={others}" if others else ""
             for part, kv in enumerate((OF_K, OF_V)):
                 if progress:
                     progress.begin(f"bits of layer {i}")

@@ -59,7 +59,7 @@ def quantized(page_size):
             bits = known(name).bits_per_element(page_size, 128, 128)
         except MlxrError:
             continue
-        if bits < 16 and not known(name).k.before_rope:
+        if bits < 16 and not known(name).needs_calibration:
             found.append((bits, name))
     return [name for _, name in sorted(found)]
 

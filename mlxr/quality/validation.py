@@ -107,7 +107,7 @@ class Validation:
         for context, windows in self.windows.items():
             if len(windows) < plan.windows:
                 self.notes.append(f"the text holds {len(windows)} windows of {context} tokens of context, not {plan.windows}")
-        fitted = [name for name in plan.formats if formats.known(name).k.before_rope]
+        fitted = [name for name in plan.formats if formats.known(name).needs_calibration]
         if fitted and text.digest in texts_read(base.name, base.model_config, base.config.calibration):
             self.notes.append(f"{', '.join(fitted)}: the calibration has read this text, so that the figures are better than on "
                               "others; give another with --text")

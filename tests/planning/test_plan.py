@@ -78,7 +78,7 @@ def test_formats_that_need_a_calibration_are_named(capsys):
     assert "q3+" in text and "(+: after `mlxr calibrate`)" in text and "q3, fit, q2: to use, calibrate the model first: mlxr calibrate" in text
     p = plan_of("llama-3-8b")
     assert p["needs_calibration"] == ["q3", "fit", "q2"] and "mlxr calibrate" in page(p)
-    assert set(p["needs_calibration"]) == {n for n in NAMES if page_format(n).k.before_rope}
+    assert set(p["needs_calibration"]) == {n for n in NAMES if page_format(n).needs_calibration}
 
 
 @pytest.fixture(scope="module", params=["gguf", pytest.param("fp32", marks=pytest.mark.slow)])
