@@ -89,7 +89,7 @@ inline sums none() {
 }
 #include "tails.h"
 #ifndef SIDE
-#define SIDE 4                                            // rows that are read side by side
+#define SIDE (REGISTERS == 32 ? 4 : 1)                                            // rows that are read side by side
 #endif
 #define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
 #ifndef HINTED

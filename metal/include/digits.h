@@ -1,18 +1,17 @@
-// q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits, times a unit: exact to 2^-23 of the largest of
-// those that share it, 2^-21 where values reach 128 and 2^-20 of codes of 8 bits. That is a lane's 8; or where a type of weights has
+// q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits (of 7, where codes have 7 or 8), times a unit: exact
+// to 2^-23 of the largest of those that share it, 2^-22 of codes of 6 bits without ZERO, 2^-20 of codes of 7 and 8. That is a lane's 8; or where a type of weights has
 // GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
 // x, before any lane takes its own.
 // The largest integer: 8 of them times values fit into 31 bits, and its first digit into a byte. With ZERO a sum of products with
 // codes may leave 32 bits on its way, that with values does not.
 #if ZERO ? ZERO <= 32 : CODES <= 5
 #define MOST 8257536.0f
-#elif ZERO
-#define MOST 2080768.0f
 #elif CODES == 6
 #define MOST 4128768.0f
 #else
 #define MOST 1032192.0f
 #endif
+#define DIGIT (CODES <= 6 ? 8 : 7)                         // bits of a digit: see dot8
 struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
 
 inline vuint packed(vint a, vint b, vint c, vint d) {
@@ -38,11 +37,11 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
 #else
     a.total = as_uint(total);
 #endif
-    UNROLL for (int j = 4; j > 0; j -= 2) {               // the lowest digit first: -128 .. 127
+    UNROLL for (int j = 4; j > 0; j -= 2) {               // the lowest digit first
         vint d[8];
         UNROLL for (int i = 0; i < 8; ++i) {
-            d[i] = (q[i] + 128 & 255) - 128;
-            q[i] = (q[i] - d[i]) >> 8;
+            d[i] = (q[i] + (1 << (DIGIT - 1)) & (1 << DIGIT) - 1) - (1 << (DIGIT - 1));
+            q[i] = (q[i] - d[i]) >> DIGIT;
         }
         a.d[j] = packed(d[0], d[1], d[2], d[3]);
         a.d[j + 1] = packed(d[4], d[5], d[6], d[7]);
@@ -53,12 +52,12 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
 }
 
 inline vint digits_dot(activation a, eight_bytes e) {
-    vint s = dot4(dot4(vint(0), e.a, a.d[0]), e.b, a.d[1]) << 8;
-    s = dot4(dot4(s, e.a, a.d[2]), e.b, a.d[3]) << 8;
+    vint s = dot8<CODES>(vint(0), e.a, a.d[0], e.b, a.d[1]) << DIGIT;
+    s = dot8<CODES>(s, e.a, a.d[2], e.b, a.d[3]) << DIGIT;
 #if ZERO                                                  // beside the others, as a product waits for the one before
-    return s + dot4(dot4(vint(a.total), e.a, a.d[4]), e.b, a.d[5]);
+    return s + dot8<CODES>(vint(a.total), e.a, a.d[4], e.b, a.d[5]);
 #else
-    return dot4(dot4(s, e.a, a.d[4]), e.b, a.d[5]);
+    return dot8<CODES>(s, e.a, a.d[4], e.b, a.d[5]);
 #endif
 }
 #if GROUPS && !ZERO

@@ -62,11 +62,32 @@ LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four prod
     EACH asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum.p[k_]) : "v"(a.p[k_]), "v"(b.p[k_]));
 #elif LANES_AVX512 && defined(__AVX512VNNI__)
     EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], (__m512i)b.p[k_]);
+#elif LANES_AVX2
+    EACH {                                                // of 16 bits: every second byte, then the others
+        __m256i low = _mm256_set1_epi16(255), x = (__m256i)a.p[k_], y = (__m256i)b.p[k_];
+        __m256i even = _mm256_madd_epi16(_mm256_and_si256(x, low), _mm256_srai_epi16(_mm256_slli_epi16(y, 8), 8));
+        sum.p[k_] += (ipart)_mm256_add_epi32(even, _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(y, 8)));
+    }
 #else
     EACH UNROLL for (int i = 0; i < 4; ++i)
         sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * ((ipart)(b.p[k_] << (24 - 8 * i)) >> 24);
 #endif
     return sum;
+}
+// sum + the products of a and b, and of c and d, as dot4. a and c have BITS bits a byte: up to 6; or 7 or 8, and b and d have 7.
+template <int BITS> LI vint dot8(vint sum, vuint a, vuint b, vuint c, vuint d) {
+#if LANES_AVX2
+    EACH {
+        const __m256i one = _mm256_set1_epi16(1);
+        __m256i s = _mm256_maddubs_epi16((__m256i)a.p[k_], (__m256i)b.p[k_]), t = _mm256_maddubs_epi16((__m256i)c.p[k_], (__m256i)d.p[k_]);
+        if constexpr (BITS <= 6) s = _mm256_madd_epi16(_mm256_add_epi16(s, t), one);
+        else s = _mm256_add_epi32(_mm256_madd_epi16(s, one), _mm256_madd_epi16(t, one));
+        sum.p[k_] += (ipart)s;
+    }
+    return sum;
+#else
+    return dot4(dot4(sum, a, b), c, d);
+#endif
 }
 LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
 
@@ -162,7 +183,11 @@ template <uint MASK> LI vfloat add_some(vfloat sum, vfloat v, vlane) {
 #if LANES_AVX512
         else if (m) sum.p[k_] = (fpart)_mm512_mask_add_ps((__m512)sum.p[k_], __mmask16(m), (__m512)sum.p[k_], (__m512)v.p[k_]);
 #else
-        else if (m) EACH_LANE if (m >> l_ & 1) sum.p[k_][l_] += v.p[k_][l_];
+        else if (m) {
+            fpart few = v.p[k_];
+            EACH_LANE if (!(m >> l_ & 1)) few[l_] = 0.0f;
+            sum.p[k_] += few;
+        }
 #endif
     }
     return sum;
@@ -310,6 +335,7 @@ template <int M> LI void scale_rows(tile<M>& t, vfloat f, vlane) {
 #define SG_BARRIER ((void)0)
 #define KERNEL static LI void
 #define HOST 1
+#define REGISTERS (LANES_VB == 64 ? 32 : 16)             // for vectors
 }  // namespace lanes
 #define device
 #define constant

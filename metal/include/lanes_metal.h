@@ -17,6 +17,7 @@ template <typename T> using tptr = threadgroup T*;   // threadgroup memory
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define APART inline
 #define HOST 0
+#define REGISTERS 32
 
 // A fixed map from lane to address: l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN, l = lane % PERIOD.
 template <int N, int STRIDE, int NUM = 1, int DEN = 1, int OFF = 0, int MOD = N, int PERIOD = 32>
@@ -92,6 +93,7 @@ inline int dot4(int sum, uint a, uint b) {                // sum + the four prod
     for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);
     return sum;
 }
+template <int BITS> inline int dot8(int sum, uint a, uint b, uint c, uint d) { return dot4(dot4(sum, a, b), c, d); }
 inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
     float s = 0.0f;
     for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];

@@ -74,6 +74,11 @@ def has_byte_products():
     return "avx512_vnni" in cpu_flags()
 
 
+def has_pair_products():
+    """Whether it multiplies bytes at least two at a time (dot8): that pays where weights are read once, but not in other kernels."""
+    return has_byte_products() or "avx2" in cpu_flags()
+
+
 def kernel_flags(checked=False):
     """Compiler flags of a kernel for this CPU."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")

@@ -45,7 +45,7 @@ def kernel(
     """
     kind, on = stored(kind), on or library.backend()
     stream = on == "host" if stream is None else stream
-    products = stream and kind.bytes and on == "host" and host_build.has_byte_products() if products is None else products
+    products = stream and kind.bytes and on == "host" and host_build.has_pair_products() if products is None else products
     rows = rows or (32 if stream else 4)
     sgs = sgs or (1 if on == "host" else 2)
     y_type = y_type or x_type

@@ -6,6 +6,7 @@
 #define ENTRY 4
 #define EACH_SIZE(V) V(1), V(3), V(5), V(7), V(9), V(11), V(13), V(15)
 #define ZERO 16
+#define CODES 5
 #include "quants/grids.h"
 
 template <typename P> inline eight_codes codes(weights w, P b) {

@@ -6,6 +6,7 @@
 #define ENTRY 4
 #define EACH_SIZE(V) V(4), V(12), V(20), V(28), V(36), V(44), V(52), V(62)
 #define ZERO 64
+#define CODES 7
 #include "quants/grids.h"
 
 template <typename P> inline eight_codes codes(weights w, P b) {
