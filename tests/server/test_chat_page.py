@@ -68,8 +68,8 @@ def test_the_page(server, browser):
     picture(browser, "empty")
     setting(browser, temperature=0, max_completion_tokens=40)
 
-    prompt = browser.switch_to.active_element                # by keyboard alone from here
-    assert prompt.get_attribute("id") == "prompt"
+    until(lambda: browser.switch_to.active_element.get_attribute("id") == "prompt")     # a closed dialog says so in a task of its own
+    prompt = find(browser, "prompt")                         # by keyboard alone from here
     prompt.send_keys("Why is the sky", Keys.SHIFT, Keys.ENTER, Keys.NULL, "blue?", Keys.ENTER)
     note = until(lambda: notes(browser))[0]
     assert "40 tokens" in note and "tokens/s" in note and "prompt tokens cached" in note and "cut off" in note
