@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import sentencepiece
@@ -231,3 +233,25 @@ def test_start_up_imports_no_template_engine_and_no_transformers(smollm2_gguf):
             " if m in sys.modules])")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_other_threads_go_on_while_a_long_text_is_read(smollm2_gguf):
+    """In a server these are the ones that generate: none waits for most of the time that reading takes."""
+    tokenizer, text, longest, done = load_tokenizer(smollm2_gguf), "All work and no play. " * 20000, [0.0], threading.Event()
+
+    def look():
+        last = time.perf_counter()
+        while not done.is_set():
+            now = time.perf_counter()
+            longest[0], last = max(longest[0], now - last), now
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        began = time.perf_counter()
+        tokenizer.encode(text)
+        took = time.perf_counter() - began
+    finally:
+        done.set()
+        thread.join()
+    assert longest[0] < took / 2

@@ -37,7 +37,8 @@ class FastEncoder:
         self.fast = fast
 
     def encode(self, text: str) -> list[int]:
-        return self.fast.encode(text, add_special_tokens=False).ids
+        # As a batch of one: `encode` keeps all other threads of Python waiting, which are those that generate.
+        return self.fast.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
 
 class _Reader:
