@@ -27,16 +27,20 @@ LI vfloat exp2(vfloat x) { // 2^r by a polynomial, |r| <= 1/2; 0 below 2^-126
     EACH {
 #if LANES_AVX512
         fpart a = x.p[k_], c = (fpart)_mm512_max_ps(_mm512_set1_ps(-200.0f), (__m512)a);   // NaN stays NaN
+#elif LANES_AVX2
+        fpart a = x.p[k_], c = (fpart)_mm256_max_ps(_mm256_set1_ps(-127.0f), _mm256_min_ps(_mm256_set1_ps(128.0f), (__m256)a));
 #else
         fpart a = x.p[k_], c = a > 128.0f ? 128.0f - fpart{} : a;
         c = c < -127.0f ? -127.0f - fpart{} : c;
 #endif
-        fpart n = c + 12582912.0f; n = n - 12582912.0f;
+        fpart t = c + 12582912.0f, n = t - 12582912.0f;
         fpart r = c - n, s = 1.5403530e-4f - fpart{};
         s = s * r + 1.3333558e-3f; s = s * r + 9.6181291e-3f; s = s * r + 5.5504109e-2f;
         s = s * r + 2.4022651e-1f; s = s * r + 6.9314718e-1f; s = s * r + 1.0f;
 #if LANES_AVX512
         y.p[k_] = (fpart)_mm512_scalef_ps((__m512)s, (__m512)n);
+#elif LANES_AVX2                                          // n, whose bits t ends with, to the exponent
+        y.p[k_] = (fpart)_mm256_andnot_ps((__m256)(a < -126.0f), (__m256)((ipart)s + ((ipart)t << 23)));
 #else
         ipart e = (__builtin_convertvector(n, ipart) + 127) << 23;
         s = s * (fpart)e;
@@ -279,7 +283,12 @@ template <int R, int M> LI void mma_rows(tile<M>& t, int m0, const float* a, int
         const float* y = b + p0 * W;
         for (int k = 0; k < K; ++k, y += ldb) {
             fpart w[PB];
-            UNROLL for (int p = 0; p < PB; ++p) w[p] = read<fpart>(y + p * W);
+            UNROLL for (int p = 0; p < PB; ++p) {
+                w[p] = read<fpart>(y + p * W);
+#if LANES_AVX2
+                asm("" : "+x"(w[p]));                     // else each product loads it again, and loads are what there are most of
+#endif
+            }
             UNROLL for (int m = 0; m < R; ++m) {
                 float f = a[long(m) * lda + k];
                 UNROLL for (int p = 0; p < PB; ++p) c[m][p] += f * w[p];
@@ -304,7 +313,11 @@ LI void mma(tile<M>& t, ptr<A> a, int lda, ptr<B> b, int K, int ldb = 32, int ro
     a.check(0); a.check(long(rows - 1) * lda + K - 1); b.check(long(K - 1) * ldb + 31);
     const float *x = (const float*)a.p, *y = (const float*)b.p;
     int m0 = 0;
+#if LANES_AVX2
+    for (; m0 + RB <= rows; m0 += RB) mma_few<RB>(t, m0, x + long(m0) * lda, lda, y, K, ldb);
+#else
     for (; m0 + RB <= rows; m0 += RB) mma_rows<RB>(t, m0, x + long(m0) * lda, lda, y, K, ldb);
+#endif
     if (rows < M) mma_rest<RB - 1>(rows - m0, t, m0, x + long(m0) * lda, lda, y, K, ldb);
 }
 // K is a multiple of 8, and so is M where the kernel is to run on Metal. `rows`: the first of a tile, for those rows alone;

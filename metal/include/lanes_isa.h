@@ -142,9 +142,15 @@ LI upart part_half(fpart v) {                                                 //
     upart r; EACH_LANE r[l_] = float_to_half(v[l_]); return r;
 #endif
 }
+#if LANES_AVX2                                            // half of a part and the other half, and again, and once more
+#define LANES_FOLD(s, how) { __m128 h = how(_mm256_castps256_ps128((__m256)s), _mm256_extractf128_ps((__m256)s, 1)); \
+    h = how(h, _mm_movehl_ps(h, h)); return _mm_cvtss_f32(how(h, _mm_movehdup_ps(h))); }
+#endif
 LI float add_lanes(fpart s) {
 #if LANES_AVX512
     return _mm512_reduce_add_ps((__m512)s);
+#elif LANES_AVX2
+    LANES_FOLD(s, _mm_add_ps)
 #elif LANES_NEON
     return vaddvq_f32((float32x4_t)s);
 #else
@@ -154,6 +160,8 @@ LI float add_lanes(fpart s) {
 LI float max_lanes(fpart s) {
 #if LANES_AVX512
     return _mm512_reduce_max_ps((__m512)s);
+#elif LANES_AVX2
+    LANES_FOLD(s, _mm_max_ps)
 #elif LANES_NEON
     return vmaxvq_f32((float32x4_t)s);
 #else
