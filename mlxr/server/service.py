@@ -58,6 +58,7 @@ class Service:
         self.engine = self.thread.engine
         self.tokenizer, self.info = self.engine.tokenizer, self.engine.info()
         self.guides = GuideMaker(self.tokenizer, self.engine.vocabulary)
+        self.guides.prepare()                # before anybody's tokens would wait for it
         self.draining, self.claims, self.used = False, 0, time.monotonic()
         self.open = self.tokens = 0          # sequences that were taken and have not ended, and tokens of their prompts
         self.jobs = set()

@@ -79,7 +79,16 @@ def test_json_object(client):
         assert isinstance(json.loads(answer.message.content), dict)
 
 
+@pytest.mark.parametrize("schema", [{}, {"schema": True}, {"schema": {}}])
+def test_a_schema_that_says_nothing_allows_any_json(client, schema):
+    answer = client.chat.completions.create(model=MODEL, messages=ASK, temperature=1, seed=2, max_tokens=300,
+                                            response_format={"type": "json_schema", "json_schema": {"name": "x", **schema}}).choices[0]
+    if answer.finish_reason == "stop":
+        json.loads(answer.message.content)
+
+
 @pytest.mark.parametrize("bad, param", [
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": False}}}, "response_format.json_schema.schema"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}}}, "response_format"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
