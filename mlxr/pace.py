@@ -4,10 +4,10 @@ from collections import deque
 from statistics import median
 
 STRETCH = 1.8                    # a step with prompts may take this many times as long as one without
-FIRST, LEAST, MOST = 4, 4, 4096        # tokens: before anything was measured, and bounds
+FIRST, LEAST, MOST = 4, 2, 4096        # tokens: before anything was measured, and bounds: one for a long prompt, one for a short one
 RECENT, FEW = 15, 8              # steps without prompts, and with them, of whose times the median counts
 # A step whose kind was seen before is replayed, which saves time: so there are few kinds, most of which fill pages evenly.
-SIZES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 64)
+SIZES = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 64)
 
 
 class Pace:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mlxr.errors import PromptTooLong, RequestError
 from mlxr.pace import STRETCH, Pace
-from mlxr.scheduler import Scheduler
+from mlxr.scheduler import Plan, Scheduler, Work
 from mlxr.sequence import SamplingParams, Sequence
 
 
@@ -100,6 +100,28 @@ def test_the_pace_keeps_steps_with_prompts_near_a_multiple_of_a_plain_one():
     pace.forget()
     pace.note(now + 1000, plan, plan)
     assert abs(pace.decode(1) - 0.010) < 1e-6
+
+
+def test_the_pace_lets_two_prompts_go_on_however_much_a_token_costs():
+    """As far into a long prompt: then a short one that comes goes on, too."""
+    pace, s = Pace(), Scheduler(16, 2000, token_budget=512, max_batch=8)
+    d = Driver(s)
+    for prompts in (0, 2):
+        plan = Plan([Work(sequence(5), 5, 1, True, -1, 0, []), *[Work(sequence(9), 0, prompts, False, -1, 1, [])] * (prompts > 0)])
+        for i in range(4):
+            pace.note(i * (0.010 + 0.030 * prompts), plan, plan)
+        pace.forget()
+    assert pace.beside(1) == 2
+    s.add(sequence(5, max_tokens=100))
+    d.step(), d.step()
+    s.beside = pace.beside(1)
+    long, short = sequence(9_000), sequence(10, max_tokens=1)
+    s.add(long)
+    d.step()
+    s.add(short)
+    for _ in range(14):
+        d.step()
+    assert short.finish_reason and long.computed > 10
 
 
 def test_chunks_keep_to_the_budget_and_sample_only_at_the_end():
