@@ -31,9 +31,9 @@ inline activation in_units(vfloats t, vlane) {
     return a;
 }
 typedef vfloat row_sum;                                   // of products, a lane's own
-inline row_sum nothing() { return 0.0f; }
-inline row_sum of_lanes(vfloat v) { return v; }
-inline vfloat whole(row_sum s) { return s; }
+typedef vtotal row_total;                                 // the same where lanes need not be told apart
+template <typename S> inline S nothing() { S s; s = 0.0f; return s; }
+template <typename S> inline vfloat whole(S s) { return vfloat(s); }
 inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
 template <int N, int FROM> inline chunk join(chunk a, chunk b, chunk c, chunk d, vlane lane) {
     UNROLL for (int i = 0; i < 8; ++i) a.c[i] = join<N, FROM>(a.c[i], b.c[i], c.c[i], d.c[i], lane);
@@ -41,7 +41,7 @@ template <int N, int FROM> inline chunk join(chunk a, chunk b, chunk c, chunk d,
     a.offset = join<N, FROM>(a.offset, b.offset, c.offset, d.offset, lane);
     return a;
 }
-inline void add_dot(thread row_sum& sum, thread const chunk& q, activation a, vlane) {
+template <typename S> inline void add_dot(thread S& sum, thread const chunk& q, activation a, vlane) {
     vfloat lo = q.c[0] * a.x[0] + q.c[1] * a.x[1] + q.c[2] * a.x[2] + q.c[3] * a.x[3];
     vfloat hi = q.c[4] * a.x[4] + q.c[5] * a.x[5] + q.c[6] * a.x[6] + q.c[7] * a.x[7];
 #if OFFSET
@@ -76,15 +76,16 @@ inline activation staged(tptr<float> s, vlane lane) {
 #endif
 
 #if STREAM
-struct sums { row_sum v[B]; };                            // of a row
+struct sums { row_total v[B]; };                          // of a row
+struct lane_sums { row_sum v[B]; };
 
 // A step's weights times x, a lane's 8, added to s. tile: those of x; stride: from one row of x to the next.
-inline void products(thread sums& s, thread const CHUNK& q, tptr<float> tile, int stride, vlane lane) {
+template <typename S> inline void products(thread S& s, thread const CHUNK& q, tptr<float> tile, int stride, vlane lane) {
     UNROLL for (int b = 0; b < B; ++b) add_dot(s.v[b], q, staged(tile + b * stride, lane), lane);
 }
-inline sums none() {
-    sums s;
-    UNROLL for (int b = 0; b < B; ++b) s.v[b] = nothing();
+template <typename S, typename T> inline S none() {
+    S s;
+    UNROLL for (int b = 0; b < B; ++b) s.v[b] = nothing<T>();
     return s;
 }
 #include "tails.h"
@@ -116,7 +117,7 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
         sums all[ROWS_AT_ONCE];
         weights here[ROWS_AT_ONCE], soon[ROWS_AT_ONCE], later[ROWS_AT_ONCE];   // soon: in the row that is hinted at; later: in the next
         UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-            all[r] = none();
+            all[r] = none<sums, row_total>();
             here[r] = at(w, row0 + min(row + r, rows - 1), 0, K);
             soon[r] = at(w, row0 + row + r + whole_rows, further * STEP, K);
             later[r] = at(w, row0 + row + r + whole_rows + ROWS_AT_ONCE, 0, K);

@@ -51,34 +51,27 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
     return a;
 }
 
-inline vint digits_dot(activation a, eight_bytes e) {
-    vint s = dot8<CODES>(vint(0), e.a, a.d[0], e.b, a.d[1]) << DIGIT;
-    s = dot8<CODES>(s, e.a, a.d[2], e.b, a.d[3]) << DIGIT;
-#if ZERO                                                  // beside the others, as a product waits for the one before
-    return s + dot8<CODES>(vint(a.total), e.a, a.d[4], e.b, a.d[5]);
-#else
-    return dot8<CODES>(s, e.a, a.d[4], e.b, a.d[5]);
-#endif
-}
+inline vint digits_dot(activation a, eight_bytes e) { return dot_digits<CODES, DIGIT, (ZERO > 0)>(vint(a.total), e.a, e.b, a.d); }
 #if GROUPS && !ZERO
-struct row_sum { vfloat v, more; };                       // of products, a lane's own: with codes; with offsets, by group
-inline row_sum of_lanes(vfloat v) {
-    row_sum s;
-    s.v = v;
+template <typename V> struct sum_of { V v, more; };       // of products: with codes; with offsets, by group
+typedef sum_of<vfloat> row_sum;                           // a lane's own
+typedef sum_of<vtotal> row_total;                         // the same where lanes need not be told apart
+template <typename S> inline S nothing() {
+    S s;
+    s.v = 0.0f;
     s.more = 0.0f;
     return s;
 }
-inline row_sum nothing() { return of_lanes(0.0f); }
-inline vfloat whole(row_sum s) { return s.v + s.more; }
+template <typename S> inline vfloat whole(S s) { return vfloat(s.v) + vfloat(s.more); }
 // Row r's part of a step with n lanes of each of some rows.
 inline vfloat of_row(row_sum s, vlane lane, int r, int n) {
     return select(vfloat(0.0f), s.v, vint(lane) / n == r) + select(vfloat(0.0f), s.more, vint(lane) / (n / 2) == r);
 }
 #else
 typedef vfloat row_sum;
-inline row_sum nothing() { return 0.0f; }
-inline row_sum of_lanes(vfloat v) { return v; }
-inline vfloat whole(row_sum s) { return s; }
+typedef vtotal row_total;
+template <typename S> inline S nothing() { S s; s = 0.0f; return s; }
+template <typename S> inline vfloat whole(S s) { return vfloat(s); }
 inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
 #endif
 
@@ -120,7 +113,7 @@ inline activation in_units(vfloats t, vlane lane) {
 #endif
     return a;
 }
-inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, vlane lane) {
+template <typename S> inline void add_dot(thread S& sum, thread const grouped& q, activation a, vlane lane) {
     vfloat both = q.factors * a.unit, s = vfloat(digits_dot(a, q.e));
 #if ZERO
     sum = sum + s * simd_shuffle16(both, factor_of(lane));
@@ -135,7 +128,7 @@ inline void add_dot(thread row_sum& sum, thread const grouped& q, activation a, 
 #define APART_TOTALS 1
 
 inline activation in_units(vfloats t, vlane) { return in_units(t, largest(t)); }
-inline void add_dot(thread row_sum& sum, thread const eight_bytes& q, activation a, vlane) {
+template <typename S> inline void add_dot(thread S& sum, thread const eight_bytes& q, activation a, vlane) {
     sum = sum + vfloat(digits_dot(a, q)) * (q.scale * a.unit);
 #if !ZERO
     sum = sum + q.offset * as_float(a.total);

@@ -59,82 +59,10 @@ LI vfloat bfloat_lo(vuint w) { return as_float(w << 16); }
 LI vfloat bfloat_hi(vuint w) { return as_float(w & 0xffff0000u); }
 LI float bfloat_lo(uint w) { return as_float(w << 16); }
 LI float bfloat_hi(uint w) { return as_float(w & 0xffff0000u); }
+}  // namespace lanes
+#include "lanes_bytes.h"
 
-LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four products of bytes: a's unsigned, b's signed
-#if LANES_AVX512 && defined(__AVX512VNNI__) && defined(__clang__)
-    // In the order as written: clang would put the products of one sum, which wait for each other, side by side.
-    EACH asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum.p[k_]) : "v"(a.p[k_]), "v"(b.p[k_]));
-#elif LANES_AVX512 && defined(__AVX512VNNI__)
-    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], (__m512i)b.p[k_]);
-#elif LANES_AVX2
-    EACH {                                                // of 16 bits: every second byte, then the others
-        __m256i low = _mm256_set1_epi16(255), x = (__m256i)a.p[k_], y = (__m256i)b.p[k_];
-        __m256i even = _mm256_madd_epi16(_mm256_and_si256(x, low), _mm256_srai_epi16(_mm256_slli_epi16(y, 8), 8));
-        sum.p[k_] += (ipart)_mm256_add_epi32(even, _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(y, 8)));
-    }
-#else
-    EACH UNROLL for (int i = 0; i < 4; ++i)
-        sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * ((ipart)(b.p[k_] << (24 - 8 * i)) >> 24);
-#endif
-    return sum;
-}
-// sum + the products of a and b, and of c and d, as dot4. a and c have BITS bits a byte: up to 6; or 7 or 8, and b and d have 7.
-template <int BITS> LI vint dot8(vint sum, vuint a, vuint b, vuint c, vuint d) {
-#if LANES_AVX2
-    EACH {
-        const __m256i one = _mm256_set1_epi16(1);
-        __m256i s = _mm256_maddubs_epi16((__m256i)a.p[k_], (__m256i)b.p[k_]), t = _mm256_maddubs_epi16((__m256i)c.p[k_], (__m256i)d.p[k_]);
-        if constexpr (BITS <= 6) s = _mm256_madd_epi16(_mm256_add_epi16(s, t), one);
-        else s = _mm256_add_epi32(_mm256_madd_epi16(s, one), _mm256_madd_epi16(t, one));
-        sum.p[k_] += (ipart)s;
-    }
-    return sum;
-#else
-    return dot4(dot4(sum, a, b), c, d);
-#endif
-}
-LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
-
-#define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
-LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
-#define BYTES16(name, ...) static const uchar name[16] = {__VA_ARGS__}    // the same in bytes, for pick_bytes
-LI vuint pick_bytes(const uchar* t, vuint w) {            // t[i] for each byte i, below 16, of w
-    vuint r;
-    EACH r.p[k_] = bytes_part(t, w.p[k_]);
-    return r;
-}
-LI vuint pick_bytes(ptr<const uchar> p, vuint w) { p.check(0); p.check(15); return pick_bytes(p.p, w); }         // of 16 bytes at p
-LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of two words
-#if LANES_AVX512
-    vuint r;
-    EACH r.p[k_] = (upart)_mm512_shuffle_epi8(_mm512_set1_epi64((long long)((unsigned long long)high << 32 | low)),
-                                              (__m512i)(i.p[k_] | (int)0x80808000));
-    return r;
-#else
-    return select(vuint(low), vuint(high), i >= 4) >> vuint(i % 4 * 8) & 255u;
-#endif
-}
-LI vuint rotate(vuint a, vuint n) {                       // to the left
-#if LANES_AVX512
-    EACH a.p[k_] = (upart)_mm512_rolv_epi32((__m512i)a.p[k_], (__m512i)n.p[k_]);
-    return a;
-#else
-    return (a << (n & 31u)) | (a >> 1 >> (~n & 31u));
-#endif
-}
-LI vuint bits_to_bytes(vuint w, vuint at) {               // bits at .. at + 3 of w to bit 4 of each byte; at up to 28
-#if LANES_AVX512 && defined(__AVX512VBMI__)
-    EACH {                                                // byte i: 8 bits of the 64 of two lanes, from at + i - 4 on
-        upart from = (at.p[k_] & 63u) * 0x01010101u + 0x3f3e3d3cu;
-        EACH_LANE if (l_ % 2) from[l_] += 0x20202020u;
-        w.p[k_] = (upart)_mm512_multishift_epi64_epi8((__m512i)from, (__m512i)w.p[k_]) & 0x10101010u;
-    }
-    return w;
-#else
-    return ((w >> at & 15u) * vuint(0x00204081u) & 0x01010101u) << 4;
-#endif
-}
-
+namespace lanes {
 // ---- across the SIMD-group ----------------------------------------------------------------------------
 LI float simd_sum(vfloat a) { fpart s = a.p[0]; UNROLL for (int k = 1; k < NP; ++k) s += a.p[k]; return add_lanes(s); }
 LI float simd_max(vfloat a) {
@@ -170,6 +98,17 @@ LI vfloat sum_rows(ptr<float> p, vlane, int n) {
         v[0] = LANES_ADD(v[0], v[1], _mm512_shuffle_ps, 0x88, 0xdd);
         s.p[k_] = (fpart)_mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), v[0]);
     }
+#elif LANES_AVX2
+    EACH if (k_ * W < n) {
+        __m256 v[8];
+        UNROLL for (int r = 0; r < 8; ++r) {
+            const float* row = p.p + (k_ * W + r) * 32;
+            v[r] = (__m256)((read<fpart>(row) + read<fpart>(row + 8)) + (read<fpart>(row + 16) + read<fpart>(row + 24)));
+        }
+        UNROLL for (int r = 0; r < 8; r += 2) v[r] = _mm256_unpacklo_ps(v[r], v[r + 1]) + _mm256_unpackhi_ps(v[r], v[r + 1]);
+        UNROLL for (int r = 0; r < 8; r += 4) v[r] = _mm256_shuffle_ps(v[r], v[r + 2], 0x44) + _mm256_shuffle_ps(v[r], v[r + 2], 0xee);
+        s.p[k_] = (fpart)(_mm256_permute2f128_ps(v[0], v[4], 0x20) + _mm256_permute2f128_ps(v[0], v[4], 0x31));
+    }
 #else
     vfloat4 v;
     UNROLL for (int i = 0; i < 32; i += 4) {
@@ -179,6 +118,11 @@ LI vfloat sum_rows(ptr<float> p, vlane, int n) {
 #endif
     return s;
 }
+#if !LANES_AVX512
+template <int... L> LI fpart few_lanes(fpart v, uint m, std::integer_sequence<int, L...>) {
+    return (fpart)((upart)v & upart{(m >> L & 1u ? ~0u : 0u)...});
+}
+#endif
 // sum + v in the lanes whose bit of MASK is set, sum elsewhere: no instruction for a part without such lanes.
 template <uint MASK> LI vfloat add_some(vfloat sum, vfloat v, vlane) {
     EACH {
@@ -187,15 +131,20 @@ template <uint MASK> LI vfloat add_some(vfloat sum, vfloat v, vlane) {
 #if LANES_AVX512
         else if (m) sum.p[k_] = (fpart)_mm512_mask_add_ps((__m512)sum.p[k_], __mmask16(m), (__m512)sum.p[k_], (__m512)v.p[k_]);
 #else
-        else if (m) {
-            fpart few = v.p[k_];
-            EACH_LANE if (!(m >> l_ & 1)) few[l_] = 0.0f;
-            sum.p[k_] += few;
-        }
+        else if (m) sum.p[k_] += few_lanes(v.p[k_], m, std::make_integer_sequence<int, W>());
 #endif
     }
     return sum;
 }
+#if LANES_AVX2
+template <uint MASK> LI vtotal add_some(vtotal sum, vfloat v, vlane) {
+    EACH {
+        const uint m = MASK >> (k_ * W) & ((1u << W) - 1u);
+        if (m) sum.p += few_lanes(v.p[k_], m, std::make_integer_sequence<int, W>());
+    }
+    return sum;
+}
+#endif
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
 LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
 LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }
@@ -222,7 +171,17 @@ LI vfloat simd_shuffle(vfloat a, vint i) {
 }
 LI vfloat simd_shuffle16(vfloat a, vint i) {              // lanes 0 .. 15 of a, to any: lane l gets lane i % 16
     vfloat r;
+#if LANES_AVX2
+    EACH {
+        bool low = true, high = true;                     // all of one part, and known to be
+        EACH_LANE { low = low && (i.p[k_][l_] & 8) == 0; high = high && (i.p[k_][l_] & 8) != 0; }
+        if (__builtin_constant_p(low) && low) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[0], (__m256i)i.p[k_]);
+        else if (__builtin_constant_p(high) && high) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[1], (__m256i)i.p[k_]);
+        else r.p[k_] = table_part((const float*)&a, (upart)i.p[k_]);
+    }
+#else
     EACH r.p[k_] = table_part((const float*)&a, (upart)i.p[k_]);
+#endif
     return r;
 }
 LI float simd_shuffle(vfloat a, int i) { return simd_broadcast(a, i); }

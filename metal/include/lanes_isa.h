@@ -299,6 +299,11 @@ template <class T> LI ipart widen(const T* p) {
         __m128i b = _mm_loadu_si128((const __m128i*)p);
         return (ipart)(T(-1) < T(0) ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
     } else
+#elif LANES_AVX2
+    if constexpr (sizeof(T) == 1) {
+        __m128i b = _mm_loadl_epi64((const __m128i*)p);
+        return (ipart)(T(-1) < T(0) ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b));
+    } else
 #endif
     return __builtin_convertvector(read<typename lanes_of<T>::t>(p), ipart);
 }

@@ -292,6 +292,15 @@ LANES_SPREAD> LI void of_held(int n, LANES_SPREAD_OF i) {
 }
 template <int N, class S> LI vuint ld_pair(const held<N>& h, S i) { of_held(N - 1, i); return held_pairs<S>(h, parts()); }
 template <int N, class S> LI vfloat ld_half(const held<N>& h, S i) { of_held(N, i); return held_halves<S>(h, parts()); }
+// ld_pair, and the pair of units SKIP pairs further.
+template <int SKIP, int N, class S> LI vuint2 ld_two(const held<N>& h, S i) {
+    typedef typename further<S, 2 * SKIP>::t other;
+    of_held(N - 1, other{i.base});
+#if !LANES_AVX512
+    if (h.n == N) return spread_two<S, SKIP>(h.p, parts());
+#endif
+    return {ld_pair(h, i), held_pairs<other>(h, parts())};
+}
 LI uint ld_pair(ptr<const ushort> p, int i) { p.check(i); p.check(i + 1); return read<uint>(p.p + i); }
 // Four consecutive bytes a lane, as a word, at any address; lanes come in runs of four consecutive words, all or none of
 // which are among the first n.

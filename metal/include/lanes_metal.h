@@ -5,6 +5,7 @@
 using namespace metal;
 
 typedef float vfloat;
+typedef float vtotal;                                     // of which the sum of all lanes counts, not what each has
 typedef int vint;
 typedef uint vuint;
 typedef bool vbool;
@@ -49,6 +50,7 @@ inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? u
 template <int N> struct held { const device ushort* p; int n; };           // on a CPU, in registers
 template <int N> inline held<N> ld_held(const device ushort* p, int n) { return held<N>{p, n}; }
 template <int N> inline uint ld_pair(held<N> h, int i) { return i + 1 < h.n ? ld_pair(h.p, i) : 0u; }
+template <int SKIP, int N> inline uint2 ld_two(held<N> h, int i) { return uint2(ld_pair(h, i), ld_pair(h, i + 2 * SKIP)); }
 template <int N> inline float ld_half(held<N> h, int i) { return i < h.n ? float(as_type<half>(h.p[i])) : 0.0f; }
 template <int SKIP> inline uint2 ld_two(const device uint* p, int i) { return uint2(p[i], p[i + SKIP]); }
 template <int SKIP> inline uint2 ld_two(const device ushort* p, int i) { return uint2(ld_pair(p, i), ld_pair(p, i + 2 * SKIP)); }
@@ -93,7 +95,13 @@ inline int dot4(int sum, uint a, uint b) {                // sum + the four prod
     for (int i = 0; i < 4; ++i) sum += int(a >> (8 * i) & 255u) * (int(b << (24 - 8 * i)) >> 24);
     return sum;
 }
+inline int dot4_small(int sum, uint a, uint b) { return dot4(sum, a, b); }
+inline uint turn(uint w, uint n) { return rotate(w, n); }
 template <int BITS> inline int dot8(int sum, uint a, uint b, uint c, uint d) { return dot4(dot4(sum, a, b), c, d); }
+template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a, uint b, const thread uint* d) {
+    int s = dot8<BITS>(dot8<BITS>(0, a, d[0], b, d[1]) << SHIFT, a, d[2], b, d[3]) << SHIFT;
+    return dot8<BITS>(s, a, d[4], b, d[5]) + (MORE ? sum : 0);
+}
 inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
     float s = 0.0f;
     for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];

@@ -10,6 +10,15 @@ LANES_SPREAD> struct is_spread<LANES_SPREAD_OF> {
     static constexpr bool v = true;
 };
 
+}  // namespace lanes
+#include "lanes_spread_avx2.h"
+
+namespace lanes {
+template <class I, int MORE> struct further;              // the spread of what is MORE elements behind
+template <int N, int S, int A, int B, int O, int D, int P_, int MORE> struct further<LANES_SPREAD_OF, MORE> {
+    typedef vspread<N, S, A, B, O + MORE * B, D, P_> t;
+};
+typedef std::make_integer_sequence<int, NP> parts;
 // A part of a spread: the window that holds its units, as one or two contiguous loads, and a permutation.
 template <class S, int K> struct window {
     static constexpr int edge(int sign, int lanes) {    // of the offsets of the first lanes: the largest, or with -1 the least
@@ -34,6 +43,10 @@ template <class S, int K> struct window {
         return LANES_SHUFFLE(ipart, a, b, index<W, 0>(S::off(K * W + L))...);
     }
     static LI upart words(const uint* p, int n) {
+#if LANES_AVX2
+        typedef near_of<S, K, 4, 4> N;
+        if constexpr (N::fits()) { if (n >= K * W + W) return N::load(p); if (n <= K * W) return upart{}; }
+#endif
         int c = count(n);
         p += lo;
         if constexpr (range <= W) {
@@ -54,6 +67,10 @@ template <class S, int K> struct window {
     }
     // Units of 16 bits: each lane's own (PAIR 0; it comes twice) or its own and the next (PAIR 1).
     template <int PAIR> static LI upart shorts(const ushort* p, int n) {
+#if LANES_AVX2
+        typedef near_of<S, K, 2, 2 + 2 * PAIR> N;
+        if constexpr (N::fits()) { if (n >= K * W + W) return N::load(p); if (n <= K * W) return upart{}; }
+#endif
         constexpr int all = range + PAIR;
         int c = count(n);
         if (PAIR && c) c += 1;
@@ -77,7 +94,20 @@ template <class S, int K> struct window {
     template <int SKIP, int MORE, int... L> static LI upart word_of(upart a, upart b, std::integer_sequence<int, L...>) {
         return LANES_SHUFFLE(ipart, a, b, index<W, MORE>(S::off(K * W + L) + SKIP)...);
     }
+#if LANES_AVX2
+    template <int SKIP, int UNIT> static constexpr bool near_two() {
+        return (SKIP == 1 && near_of<S, K, UNIT, 4>::every_second()) || (near_of<S, K, UNIT, 4, 0, 4 * SKIP>::fits() && near_of<S, K, UNIT, 4, 4 * SKIP>::fits());
+    }
+    template <int SKIP, int UNIT> static LI void load_two(const void* p, upart& x, upart& y) {
+        typedef near_of<S, K, UNIT, 4, 0, 4 * SKIP> N;
+        if constexpr (SKIP == 1 && N::every_second()) N::alternate(p, x, y);
+        else { x = N::load(p); y = near_of<S, K, UNIT, 4, 4 * SKIP>::load(p); }
+    }
+#endif
     template <int SKIP> static LI void two(const uint* p, upart& x, upart& y) {
+#if LANES_AVX2
+        if constexpr (near_two<SKIP, 4>()) return load_two<SKIP, 4>(p, x, y);
+#endif
         constexpr int all = range + SKIP;
         constexpr std::make_integer_sequence<int, W> lanes{};
         if constexpr (all <= 2 * W) {
@@ -92,6 +122,9 @@ template <class S, int K> struct window {
         return (upart)LANES_SHUFFLE(mask, a, b, index<2 * W, MORE>(S::off(K * W + U / 2) + U % 2 + SKIP)...);
     }
     template <int SKIP> static LI void two(const ushort* p, upart& x, upart& y) {
+#if LANES_AVX2
+        if constexpr (near_two<SKIP, 2>()) return load_two<SKIP, 2>(p, x, y);
+#endif
         constexpr int all = range + 2 * SKIP + 1;
         constexpr std::make_integer_sequence<int, 2 * W> units{};
         if constexpr (all <= 4 * W) {
@@ -203,13 +236,14 @@ template <class S, int... K> LI vfloat spread_halves(const ushort* p, int n, std
         ((v.p[K] = (fpart)_mm512_permutexvar_ps((__m512i)window<S, K>::template from<lo>(std::make_integer_sequence<int, W>()), all)), ...);
         return only(v, n);
     }
+#elif LANES_AVX2
+    if (n == 32 || !one_or_two<S>()) { few_halves<S>(v, p, n, parts()); return only(v, n); }
 #endif
     ((v.p[K] = window<S, K>::halves(p, n)), ...); return only(v, n);
 }
 template <class S, int SKIP, class T, int... K> LI vuint2 spread_two(const T* p, std::integer_sequence<int, K...>) {
     vuint2 v; (window<S, K>::template two<SKIP>(p, v.x.p[K], v.y.p[K]), ...); return v;
 }
-typedef std::make_integer_sequence<int, NP> parts;
 // N units of 16 bits: in registers, so that each part of memory is loaded once for all spreads of them. The last vector ends
 // with the last unit.
 #if LANES_AVX512
@@ -249,14 +283,23 @@ template <class S, int N, int... K> LI vfloat held_halves(const held<N>& h, std:
 }
 #else
 template <int N> struct held { const ushort* p; int n; };
+// How many lanes have their units, `more` further ones too, below n; -1 where these are not the first ones.
+template <class S> LI int lanes_below(int n, int more) {
+    int l = 0;
+    while (l < 32 && S::off(l) + more < n) ++l;
+    for (int other = l + 1; other < 32; ++other) if (S::off(other) + more < n) return -1;
+    return l;
+}
 template <class S, int N> LI vuint held_pairs(const held<N>& h, parts all) {
-    if (h.n == N) return spread_shorts<S, 1>(h.p, 32, all);
+    int n = h.n == N ? 32 : lanes_below<S>(h.n, 1);
+    if (n >= 0) return spread_shorts<S, 1>(h.p, n, all);
     vuint v = 0u;
     for (int l = 0; l < 32; ++l) if (S::off(l) + 1 < h.n) v.set(l, read<uint>(h.p + S::off(l)));
     return v;
 }
 template <class S, int N> LI vfloat held_halves(const held<N>& h, parts all) {
-    if (h.n == N) return spread_halves<S>(h.p, 32, all);
+    int n = h.n == N ? 32 : lanes_below<S>(h.n, 0);
+    if (n >= 0) return spread_halves<S>(h.p, n, all);
     vfloat v = 0.0f;
     for (int l = 0; l < 32; ++l) if (S::off(l) < h.n) v.set(l, half_to_float(h.p[S::off(l)]));
     return v;
@@ -278,6 +321,10 @@ LI void load_n(vec<T>& v, const T* p, LANES_SPREAD_OF i, int n) {
             EACH if constexpr (same<T, uchar>::v) v.p[k_] = u.p[k_] & 255u;
             else v.p[k_] = (ipart)u.p[k_] >> 24;
         } else
+#elif LANES_AVX2
+        if constexpr (same<T, uchar>::v && near_bytes<I>(parts())) {
+            if (n % W == 0) { few_bytes<I>(v, (const uchar*)p, n, parts()); return; }
+        }
 #endif
             load_each(v, p, I{0}, n);
     }

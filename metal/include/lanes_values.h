@@ -16,6 +16,9 @@ struct vbool { ipart p[NP]; };
     LI S get(int l) const { return p[l / W][l % W]; }                                              \
     LI void set(int l, S s) { p[l / W][l % W] = s; }
 struct vfloat;
+#if LANES_AVX2
+struct vtotal;
+#endif
 struct vint { LANES_TYPE(vint, ipart, int) LI explicit vint(vuint u); LI explicit vint(vfloat f); };
 struct vuint {
     LANES_TYPE(vuint, upart, uint) LI vuint(int s) : vuint(uint(s)) {}
@@ -26,7 +29,18 @@ struct vfloat {
     LANES_TYPE(vfloat, fpart, float)
     LI explicit vfloat(vint a) { EACH p[k_] = __builtin_convertvector(a.p[k_], fpart); }
     LI explicit vfloat(vuint a) { EACH p[k_] = __builtin_convertvector(a.p[k_], fpart); }
+#if LANES_AVX2
+    LI explicit vfloat(vtotal t);
+#endif
 };
+// Sums of which the sum of all lanes counts, not what each has: in one vector, where there are few.
+#if LANES_AVX2
+struct vtotal { fpart p; LI void operator=(float zero) { p = zero - fpart{}; } };
+LI vfloat::vfloat(vtotal t) { EACH p[k_] = k_ ? fpart{} : t.p; }
+LI vtotal operator+(vtotal t, vfloat v) { EACH t.p = t.p + v.p[k_]; return t; }
+#else
+typedef vfloat vtotal;
+#endif
 LI vint::vint(vuint u) { EACH p[k_] = (ipart)u.p[k_]; }
 LI vint::vint(vfloat f) { EACH p[k_] = __builtin_convertvector(f.p[k_], ipart); }
 LI vuint::vuint(vint i) { EACH p[k_] = (upart)i.p[k_]; }

@@ -16,7 +16,7 @@ struct four_rows { vfloat v[4][B]; };                          // sums of four r
 
 // A step with N weights of each of a few rows, from lane FROM of theirs on: added to the sums of rows `row` on.
 template <int N, int FROM> inline void joined(thread four_rows& s, CHUNK a, CHUNK b, CHUNK c, CHUNK d, tptr<float> tile, int stride, vlane lane, int row) {
-    sums all = none();
+    lane_sums all = none<lane_sums, row_sum>();
     products(all, join<N, FROM>(a, b, c, d, lane), tile, stride, lane);
     UNROLL for (int r = 0; r < 32 / N; ++r)
         UNROLL for (int i = 0; i < B; ++i) s.v[row + r][i] += of_row(all.v[i], lane, r, N);
@@ -33,7 +33,7 @@ inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vla
     UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int i = 0; i < B; ++i) s.v[r][i] = 0.0f;
 #if JOINED == STEP
     UNROLL for (int r = 0; r < 4; ++r) {
-        sums all = none();
+        lane_sums all = none<lane_sums, row_sum>();
         products(all, q[r], tile, stride, lane);
         UNROLL for (int i = 0; i < B; ++i) s.v[r][i] = whole(all.v[i]);
     }

@@ -196,7 +196,7 @@ def test_cpus_with_products_of_bytes_take_them():
     for kind in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4", affine(4, 32)):
         assert q_gemv.kernel(kind, 1, on="host").defines["BYTES"] == 1, name(kind)
     text = q_gemv.kernel("Q4_K", 1, on="host").host_text()
-    assert "dot8<CODES>(s, e.a, a.d[4]" in text and "define BYTES 1" in text
+    assert "dot_digits<CODES, DIGIT" in text and "define BYTES 1" in text
 
 
 @needs_compiler

@@ -38,7 +38,7 @@ inline vfloat factors(weights w, vlane lane, int) {
     vuint parts = pick_bytes(dptr<const uchar>(w.w), vuint(select(8 + i + (i + 4 * m) * 256, 4 + i + 4 * m, first4)))
                   & vuint(select(select(vint(0xc00f), vint(0xc0f0), m == 1), vint(0x3f), first4));
     vuint times = vuint(select(select(vint(0x0410), vint(0xfcff), m == 1), select(vint(0x10), vint(0xf0), m == 1), first4));
-    return vfloat(dot4(vint(0), parts, times)) * vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane)));
+    return vfloat(dot4_small(vint(0), parts, times)) * vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane)));
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint j = number_of(lane);
@@ -49,9 +49,9 @@ inline eight_bytes load_bytes(weights w, vlane lane, int) {
     e.b = q.y >> shift & 0x0f0f0f0fu;
 #if FIFTHS
     vuint2 top = ld_two<1>(w.w, spread<4, 0, 2>(lane) + 4);
-    vuint turn = vuint(4 - j) & 31u;                      // bit j of each byte to bit 4
-    e.a = e.a | (rotate(top.x, turn) & 0x10101010u);
-    e.b = e.b | (rotate(top.y, turn) & 0x10101010u);
+    vuint by = vuint(4 - j) & 31u;                      // bit j of each byte to bit 4
+    e.a = e.a | (turn(top.x, by) & 0x10101010u);
+    e.b = e.b | (turn(top.y, by) & 0x10101010u);
 #endif
     vfloat both = factors(w, lane, 256) * FACTOR_UNIT;
     e.scale = simd_shuffle16(both, j * 2);

@@ -15,7 +15,7 @@ struct weights { dptr<const ushort> w; };
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 55) + k / 256 * 55)}; }
 inline void ahead(weights w) { prefetch(w.w, 55); }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
-    vuint s2 = vuint(vint(lane) / 4 % 4 * 2), turn = vuint(2 - vint(lane) / 4) & 31u;
+    vuint s2 = vuint(vint(lane) / 4 % 4 * 2), by = vuint(2 - vint(lane) / 4) & 31u;
     vuint2 codes = ld_two<1>(w.w, spread<16, 16, 4, 1, 0, 4>(lane) + 16), top = ld_two<1>(w.w, spread<4, 0, 4>(lane));
     uint first4 = ld_pair(w.w, 48), next4 = ld_pair(w.w, 50), high = ld_pair(w.w, 52);
     vint of = vint(lane) / 2 % 8;
@@ -24,8 +24,8 @@ inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint scales = select(low, up, vint(lane) >= 16);
     half whole = dptr<const half>(w.w)[54];
     eight_bytes e;
-    e.a = (codes.x >> s2 & 0x03030303u) | (rotate(top.x, turn) & 0x04040404u);
-    e.b = (codes.y >> s2 & 0x03030303u) | (rotate(top.y, turn) & 0x04040404u);
+    e.a = (codes.x >> s2 & 0x03030303u) | (turn(top.x, by) & 0x04040404u);
+    e.b = (codes.y >> s2 & 0x03030303u) | (turn(top.y, by) & 0x04040404u);
     e.scale = (number(scales) - 32.0f) * float(whole);
     e.offset = e.scale * -4.0f;
     return e;

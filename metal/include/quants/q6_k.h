@@ -29,13 +29,12 @@ inline vfloat factors(weights w, vlane lane, int) {
     return vfloat(scales) * whole;
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
-    vuint s4 = vuint(vint(lane) / 16 * 4), turn = vuint(4 - (vint(lane) / 16 * 4 + vint(lane) / 4 % 2 * 2)) & 31u;
+    vuint s4 = vuint(vint(lane) / 16 * 4), by = vuint(4 - (vint(lane) / 16 * 4 + vint(lane) / 4 % 2 * 2)) & 31u;
     held<105> u = ld_held<105>(w.w, 105);
-    vuint low_a = ld_pair(u, spread<4, 16, 4, 1, 0, 4, 16>(lane)), low_b = ld_pair(u, spread<4, 16, 4, 1, 2, 4, 16>(lane));
-    vuint high_a = ld_pair(u, spread<8, 16, 4, 1, 64, 4, 16>(lane)), high_b = ld_pair(u, spread<8, 16, 4, 1, 66, 4, 16>(lane));
+    vuint2 low = ld_two<1>(u, spread<4, 16, 4, 1, 0, 4, 16>(lane)), high = ld_two<1>(u, spread<8, 16, 4, 1, 64, 4, 16>(lane));
     eight_bytes e;
-    e.a = (low_a >> s4 & 0x0f0f0f0fu) | (rotate(high_a, turn) & 0x30303030u);
-    e.b = (low_b >> s4 & 0x0f0f0f0fu) | (rotate(high_b, turn) & 0x30303030u);
+    e.a = (low.x >> s4 & 0x0f0f0f0fu) | (turn(high.x, by) & 0x30303030u);
+    e.b = (low.y >> s4 & 0x0f0f0f0fu) | (turn(high.y, by) & 0x30303030u);
     e.scale = simd_shuffle16(factors(w, lane, 256), factor_of(lane));
     e.offset = e.scale * -32.0f;
     return e;

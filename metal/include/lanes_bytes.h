@@ -1,0 +1,129 @@
+// The lanes dialect on a CPU, words as four bytes: products, look-ups, bits.
+#pragma once
+#include "lanes_memory.h"
+
+namespace lanes {
+#if LANES_AVX2
+template <int BITS, int TIMES> LI ipart dot8_part(upart a, upart b, upart c, upart d) {        // dot8, times TIMES
+    const __m256i times = _mm256_set1_epi16(TIMES);
+    __m256i s = _mm256_maddubs_epi16((__m256i)a, (__m256i)b), t = _mm256_maddubs_epi16((__m256i)c, (__m256i)d);
+    if constexpr (BITS <= 7) return (ipart)_mm256_madd_epi16(_mm256_add_epi16(s, t), times);   // sums of four products fit into 16 bits
+    else return (ipart)_mm256_add_epi32(_mm256_madd_epi16(s, times), _mm256_madd_epi16(t, times));
+}
+#endif
+LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four products of bytes: a's unsigned, b's signed
+#if LANES_AVX512 && defined(__AVX512VNNI__) && defined(__clang__)
+    // In the order as written: clang would put the products of one sum, which wait for each other, side by side.
+    EACH asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum.p[k_]) : "v"(a.p[k_]), "v"(b.p[k_]));
+#elif LANES_AVX512 && defined(__AVX512VNNI__)
+    EACH sum.p[k_] = (ipart)_mm512_dpbusd_epi32((__m512i)sum.p[k_], (__m512i)a.p[k_], (__m512i)b.p[k_]);
+#elif LANES_AVX2
+    EACH {                                                // of 16 bits: every second byte, then the others
+        __m256i low = _mm256_set1_epi16(255), x = (__m256i)a.p[k_], y = (__m256i)b.p[k_];
+        __m256i even = _mm256_madd_epi16(_mm256_and_si256(x, low), _mm256_srai_epi16(_mm256_slli_epi16(y, 8), 8));
+        sum.p[k_] += (ipart)_mm256_add_epi32(even, _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(y, 8)));
+    }
+#else
+    EACH UNROLL for (int i = 0; i < 4; ++i)
+        sum.p[k_] += (ipart)(a.p[k_] >> (8 * i) & 255u) * ((ipart)(b.p[k_] << (24 - 8 * i)) >> 24);
+#endif
+    return sum;
+}
+// sum + the products of a and b, and of c and d, as dot4. a and c have BITS bits a byte: up to 6; or 7 or 8, and b and d have 7.
+template <int BITS> LI vint dot8(vint sum, vuint a, vuint b, vuint c, vuint d) {
+#if LANES_AVX2
+    EACH sum.p[k_] += dot8_part<BITS, 1>(a.p[k_], b.p[k_], c.p[k_], d.p[k_]);
+    return sum;
+#else
+    return dot4(dot4(sum, a, b), c, d);
+#endif
+}
+// dot8 of a and b with three pairs of d, the first times 4^SHIFT, the second times 2^SHIFT; and with sum, if MORE.
+template <int BITS, int SHIFT, bool MORE> LI vint dot_digits(vint sum, vuint a, vuint b, const vuint* d) {
+#if LANES_AVX2
+    EACH {
+        ipart s = dot8_part<BITS, 1>(a.p[k_], d[0].p[k_], b.p[k_], d[1].p[k_]) << (2 * SHIFT);
+        s += dot8_part<BITS, 1 << SHIFT>(a.p[k_], d[2].p[k_], b.p[k_], d[3].p[k_]);
+        s += dot8_part<BITS, 1>(a.p[k_], d[4].p[k_], b.p[k_], d[5].p[k_]);
+        sum.p[k_] = MORE ? sum.p[k_] + s : s;
+    }
+    return sum;
+#else
+    vint s = dot8<BITS>(vint(0), a, d[0], b, d[1]) << SHIFT;
+    s = dot8<BITS>(s, a, d[2], b, d[3]) << SHIFT;
+    if (MORE) return s + dot8<BITS>(sum, a, d[4], b, d[5]);           // beside the others, as a product waits for the one before
+    return dot8<BITS>(s, a, d[4], b, d[5]);
+#endif
+}
+LI vint dot4_small(vint sum, vuint a, vuint b) {          // dot4, where the sums of two products fit into 16 bits
+#if LANES_AVX2
+    EACH sum.p[k_] += (ipart)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)a.p[k_], (__m256i)b.p[k_]), _mm256_set1_epi16(1));
+    return sum;
+#else
+    return dot4(sum, a, b);
+#endif
+}
+LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
+
+#define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
+LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]
+#define BYTES16(name, ...) static const uchar name[16] = {__VA_ARGS__}    // the same in bytes, for pick_bytes
+LI vuint pick_bytes(const uchar* t, vuint w) {            // t[i] for each byte i, below 16, of w
+    vuint r;
+    EACH r.p[k_] = bytes_part(t, w.p[k_]);
+    return r;
+}
+LI vuint pick_bytes(ptr<const uchar> p, vuint w) { p.check(0); p.check(15); return pick_bytes(p.p, w); }         // of 16 bytes at p
+LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of two words
+#if LANES_AVX512
+    vuint r;
+    EACH r.p[k_] = (upart)_mm512_shuffle_epi8(_mm512_set1_epi64((long long)((unsigned long long)high << 32 | low)),
+                                              (__m512i)(i.p[k_] | (int)0x80808000));
+    return r;
+#else
+    return select(vuint(low), vuint(high), i >= 4) >> vuint(i % 4 * 8) & 255u;
+#endif
+}
+// To the left by n up to 8, or by 32 - n to the right: of the bits, those count that stay in their byte.
+LI vuint turn(vuint a, vuint n) {
+#if LANES_AVX2
+    EACH {
+        bool left = true, right = true;                   // all lanes of a part alike, and known to be
+        EACH_LANE { left = left && n.p[k_][l_] <= 8; right = right && (n.p[k_][l_] == 0 || n.p[k_][l_] >= 24); }
+        if (__builtin_constant_p(left) && left) a.p[k_] = a.p[k_] << n.p[k_];
+        else if (__builtin_constant_p(right) && right) a.p[k_] = a.p[k_] >> (-n.p[k_] & 31u);
+        else a.p[k_] = a.p[k_] << n.p[k_] | (upart)_mm256_srlv_epi32((__m256i)a.p[k_], (__m256i)(32u - n.p[k_]));
+    }
+    return a;
+#elif LANES_AVX512
+    EACH a.p[k_] = (upart)_mm512_rolv_epi32((__m512i)a.p[k_], (__m512i)n.p[k_]);
+    return a;
+#else
+    return (a << (n & 31u)) | (a >> 1 >> (~n & 31u));
+#endif
+}
+LI vuint bits_to_bytes(vuint w, vuint at) {               // bits at .. at + 3 of w to bit 4 of each byte; at up to 28
+#if LANES_AVX512 && defined(__AVX512VBMI__)
+    EACH {                                                // byte i: 8 bits of the 64 of two lanes, from at + i - 4 on
+        upart from = (at.p[k_] & 63u) * 0x01010101u + 0x3f3e3d3cu;
+        EACH_LANE if (l_ % 2) from[l_] += 0x20202020u;
+        w.p[k_] = (upart)_mm512_multishift_epi64_epi8((__m512i)from, (__m512i)w.p[k_]) & 0x10101010u;
+    }
+    return w;
+#elif LANES_AVX2
+    const upart four = upart{} + 0x08040201u, own = {0u, 0x04040404u, 0x08080808u, 0x0c0c0c0cu, 0u, 0x04040404u, 0x08080808u, 0x0c0c0c0cu};
+    EACH {                                                // the byte that has them, four times; where it is known, no shift
+        bool in_byte = true;
+        EACH_LANE in_byte = in_byte && at.p[k_][l_] % 8u <= 4u;
+        upart m = four, x = w.p[k_], byte = own;
+        if (__builtin_constant_p(in_byte) && in_byte) { m = four << (at.p[k_] & 7u); byte = own + (at.p[k_] >> 3) * 0x01010101u; }
+        else x = x >> at.p[k_];
+        x = (upart)_mm256_shuffle_epi8((__m256i)x, (__m256i)byte) & m;
+        w.p[k_] = (upart)_mm256_cmpeq_epi8((__m256i)x, (__m256i)m) & 0x10101010u;
+    }
+    return w;
+#else
+    return ((w >> at & 15u) * vuint(0x00204081u) & 0x01010101u) << 4;
+#endif
+}
+}  // namespace lanes
