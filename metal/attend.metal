@@ -38,6 +38,9 @@
 #include "softmax.h"
 #include "attend_values.h"
 #include "attend_plain.h"
+#if STAGED
+#include "attend_staged.h"
+#endif
 #if K_INT8 || V_INT8
 #include "attend_int8.h"
 #endif

@@ -235,17 +235,29 @@ constexpr int most(int m, int limit) { // the largest divisor of m up to limit
 }
 // R rows from m0 on: += a[R][K] b[K][32], each row's sum in the order of k whatever R is.
 template <int R, int M> LI void mma_rows(tile<M>& t, int m0, const float* a, int lda, const float* b, int K, int ldb) {
-    constexpr int PB = MMA_PARTS;
+    constexpr int PB = LANES_VB == 32 && R <= 3 ? NP : MMA_PARTS;
     for (int p0 = 0; p0 < NP; p0 += PB) {
         fpart c[R][PB];
         UNROLL for (int m = 0; m < R; ++m) UNROLL for (int p = 0; p < PB; ++p) c[m][p] = t.row[m0 + m].p[p0 + p];
         const float* y = b + p0 * W;
         for (int k = 0; k < K; ++k, y += ldb) {
+#if LANES_AVX2                                            // asm: else each product loads its factor again, and loads are many
+            if constexpr (PB == NP) {                     // few rows: their factors stay in registers
+                fpart f[R];
+                UNROLL for (int m = 0; m < R; ++m) { f[m] = a[long(m) * lda + k] - fpart{}; asm("" : "+x"(f[m])); }
+                UNROLL for (int p = 0; p < PB; ++p) {
+                    fpart w = read<fpart>(y + p * W);
+                    asm volatile("" : "+x"(w));           // volatile: one after the other
+                    UNROLL for (int m = 0; m < R; ++m) c[m][p] += f[m] * w;
+                }
+                continue;
+            }
+#endif
             fpart w[PB];
             UNROLL for (int p = 0; p < PB; ++p) {
                 w[p] = read<fpart>(y + p * W);
 #if LANES_AVX2
-                asm("" : "+x"(w[p]));                     // else each product loads it again, and loads are what there are most of
+                asm("" : "+x"(w[p]));
 #endif
             }
             UNROLL for (int m = 0; m < R; ++m) {
@@ -279,6 +291,17 @@ LI void mma(tile<M>& t, ptr<A> a, int lda, ptr<B> b, int K, int ldb = 32, int ro
 #endif
     if (rows < M) mma_rest<RB - 1>(rows - m0, t, m0, x + long(m0) * lda, lda, y, K, ldb);
 }
+#if LANES_AVX2
+// sums[r] += the sum of a[r * lda + k] * b[k * ldb + lane] over k < K, in this order. On CPUs only, where STAGED is 1.
+template <int R> LI void add_products(vfloat (&sums)[R], ptr<float> a, int lda, ptr<const float> b, int K, int ldb) {
+    static_assert(sizeof(tile<R>) == sizeof sums, "");
+    constexpr int some = R <= 6 ? R : 4;                  // rows at once
+    a.check(0); a.check(long(R - 1) * lda + K - 1); b.check(0); b.check(long(K - 1) * ldb + 31);
+    tile<R>& t = (tile<R>&)sums;
+    mma_few<some>(t, 0, a.p, lda, b.p, K, ldb);
+    if constexpr (R > some) add_products((vfloat(&)[R - some])sums[some], a + some * lda, lda, b, K, ldb);
+}
+#endif
 // K is a multiple of 8, and so is M where the kernel is to run on Metal. `rows`: the first of a tile, for those rows alone;
 // a GPU ignores it, and takes whole tiles.
 template <int M> LI void store(tile<M>& t, ptr<float> y, int ldy, int rows = M) {
@@ -307,6 +330,11 @@ template <int M> LI void scale_rows(tile<M>& t, vfloat f, vlane) {
 #define SG_BARRIER ((void)0)
 #define KERNEL static LI void
 #define HOST 1
+#if LANES_AVX2                                            // whether add_products is faster than sums over registers
+#define STAGED 1
+#else
+#define STAGED 0
+#endif
 #define REGISTERS (LANES_VB == 64 ? 32 : 16)             // for vectors
 }  // namespace lanes
 #define device

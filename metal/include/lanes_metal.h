@@ -18,6 +18,7 @@ template <typename T> using tptr = threadgroup T*;   // threadgroup memory
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define APART inline
 #define HOST 0
+#define STAGED 0
 #define REGISTERS 32
 
 // A fixed map from lane to address: l / N * STRIDE + (l % N % MOD * NUM + OFF) / DEN, l = lane % PERIOD.

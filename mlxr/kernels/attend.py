@@ -63,12 +63,12 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     int8 = on == "host" and host_build.has_byte_products() if int8 is None else int8
     of_k, of_v = int8 and fmt.k.bytes, int8 and fmt.v.bytes
 
-    decoding = fmt.read_floats(shape.page, shape.dk, on)
+    decoding, stage = fmt.read_floats(shape.page, shape.dk, on), 2048 if on == "host" else 0   # attend_staged.h
 
     def floats(heads):   # of threadgroup memory of a SIMD-group
         rows = tokens * heads
         query = rows * shape.dk * (2 if fmt.k.own_query else 1) + (rows * (3 * shape.dk // 4 + 4) if of_k else 0)
-        return max(query + rows * max(32, shape.page) + decoding, period * per)
+        return max(query + rows * max(32, shape.page) + max(decoding, stage), period * per)
 
     heads, room = group, SHARED_BYTES + 4 * decoding
     while heads > 1 and (on == "host" and heads > MOST_ROWS or on == "metal" and 4 * floats(heads) > room):

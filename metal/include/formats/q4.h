@@ -7,13 +7,26 @@
 TABLE16(Q4_LEVELS, -2.72666812f, -2.06162715f, -1.61826646f, -1.26357794f, -0.953225434f, -0.665041029f, -0.399024606f,
         -0.133008197f, 0.133008197f, 0.399024606f, 0.665041029f, 0.953225434f, 1.26357794f, 1.61826646f, 2.06162715f, 2.72666812f);
 #define Q4_PEAK 2.9f                                      // where a vector's largest number is put among them
+#if STAGED                                                // a table of bytes: levels by Q4_STEP, which scales then have
+BYTES16(Q4_GRAINS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
+inline vfloat q4_grain(vuint w, int j) {
+    vuint four = pick_bytes(Q4_GRAINS, w >> (j / 4 * 4) & 0x0f0f0f0fu);
+    return vfloat(vint(four << (24 - j % 4 * 8)) >> 24);
+}
+#endif
 #define Q4_PLACE(j) (((j) & 3) * 8 + ((j) >> 2) * 4)
 #ifdef K_Q4
 #define AT_K 0
 #define AT_KS (DK / 8 * PAGE)
 #define AT_KM (AT_KS + PAGE / 2)
 #define AT_KO (AT_KM + DK / 2)
+#if STAGED && !K_INT8
+#define K_CODE(w, j) q4_grain((w)[0], j)
+#define K_STEPS Q4_STEP
+#else
 #define K_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
+#define K_STEPS 1.0f
+#endif
 #if K_INT8                                                // levels by Q4_STEP, and 128 more: they are unsigned
 BYTES16(Q4_K_LEVELS, 5, 35, 55, 71, 85, 98, 110, 122, 134, 146, 158, 171, 185, 201, 221, 251);
 #define K_BYTES(w, i) pick_bytes(Q4_K_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
@@ -22,7 +35,7 @@ BYTES16(Q4_K_LEVELS, 5, 35, 55, 71, 85, 98, 110, 122, 134, 146, 158, 171, 185, 2
 #endif
 #define K_TOKEN
 inline vfloat k_scale(dptr<const uint> rec, vlane lane, int t0) {
-    return vfloat(ld(halves(rec + AT_KS), lane + t0, first(lane, BLOCK)));
+    return vfloat(ld(halves(rec + AT_KS), lane + t0, first(lane, BLOCK))) * K_STEPS;
 }
 #define K_MEAN
 inline vfloat k_mean(dptr<const uint> rec, vlane lane, int d) {
@@ -41,17 +54,23 @@ inline vfloat q4_value(dptr<const uint> rec, vfloat code, int d, vfloat unit) {
 #endif
 #ifdef V_Q4
 #define AT_VS (AT_V + PAGE / 8 * DV)
+#if STAGED && !V_INT8
+#define V_CODE(w, j) q4_grain((w)[0], j)
+#define V_STEPS Q4_STEP
+#else
 #define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
+#define V_STEPS 1.0f
+#endif
 #if V_INT8                                                // levels by Q4_STEP, signed
 BYTES16(Q4_V_LEVELS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
 #define V_BYTES(w, i) pick_bytes(Q4_V_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
 #define V_SIGNED 1
 #define V_GRAIN Q4_STEP
 #endif
-#define V_VALUE(rec, code, t, j) ((code) * float(halves(rec + AT_VS)[t]))
+#define V_VALUE(rec, code, t, j) ((code) * (float(halves(rec + AT_VS)[t]) * V_STEPS))
 #define V_TOKEN vfloat
 inline vfloat v_factors(dptr<const uint> rec, vlane lane, int t0) {
-    return vfloat(ld(halves(rec + AT_VS), lane + t0, first(lane, BLOCK)));
+    return vfloat(ld(halves(rec + AT_VS), lane + t0, first(lane, BLOCK))) * V_STEPS;
 }
 inline vfloat v_scale(vfloat factors) { return factors; }
 #endif
