@@ -1,7 +1,10 @@
 // attend for CPUs with few registers: codes of 32 tokens' K, or of some tokens' V, go to threadgroup memory as numbers, from where
-// all rows take them in one loop whose sums stay in registers. The same sums as those without. Not for pages of floats, which are
+// all rows take them in one loop whose sums stay in registers. Not for pages of floats, which are
 // larger than caches. After softmax.h.
 #define STAGE 2048                                        // floats of it
+#ifndef V_CENTRED
+#define V_CENTRED(code, j) (code)
+#endif
 #define STAGED_B (BLOCKS % 2 == 0 ? 2 : 1)                // blocks of tokens at once: a row of them is read as it lies
 #define STAGED_K (64 / STAGED_B / K_PER < K_GROUPS ? 64 / STAGED_B / K_PER : K_GROUPS)  // groups of K at once
 // Scores of one stored page.
@@ -45,7 +48,7 @@ inline void staged_values(thread state& a, dptr<const uint> rec, dptr<const uint
                     prefetch(next + (at + n * DV), DV - 32 * i < 32 ? DV - 32 * i : 32);
                     v[n] = ld(rec, lane + (at + n * DV), first(lane, DV - 32 * i));
                 }
-                UNROLL for (int j = 0; j < V_DEEP; ++j) stage[lane + 32 * (g * V_DEEP + j)] = V_CODE(v, j);
+                UNROLL for (int j = 0; j < V_DEEP; ++j) stage[lane + 32 * (g * V_DEEP + j)] = V_CENTRED(V_CODE(v, j), j);
             }
             SG_BARRIER;
             add_products(sums, ps + t, WIDE, tptr<const float>(stage), tokens, 32);

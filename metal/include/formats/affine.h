@@ -79,6 +79,8 @@ inline vuint v_factors(dptr<const uint> rec, vlane lane, int t0) {
 inline vfloat v_scale(vuint factors) { return half_lo(factors); }
 inline vfloat v_offset(vuint factors) { return half_hi(factors); }
 #define V_PLACES units_of(V_BITS, vint(lane) & (V_DEEP - 1))
+#define V_MIDDLE float(1 << (V_BITS - 1))                 // of codes: sums of floats are more exact without it
+#define V_CENTRED(code, j) ((code) - V_MIDDLE / unit_of(V_BITS, j))
 #endif
 
 #ifdef SEALING
