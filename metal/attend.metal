@@ -35,10 +35,16 @@
 #define WIDE (32 * BLOCKS)                                // probabilities of a row
 #define CODES (K_PAGE ? QUERY : 0)                        // and in units of a page's codes
 
+#if STAGED && !V_INT8 && defined(V_MIDDLE)                // codes of V less their middle, which the offset has
+#define V_NUMBER(w, j) V_CENTRED(V_CODE(w, j), j)
+#else
+#define V_NUMBER(w, j) V_CODE(w, j)
+#endif
+
 #include "softmax.h"
 #include "attend_values.h"
 #include "attend_plain.h"
-#if STAGED
+#if STAGED && ROWS > 2                                    // sums of fewer rows stay in registers as it is
 #include "attend_staged.h"
 #endif
 #if K_INT8 || V_INT8

@@ -77,7 +77,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     SG_BARRIER;
 #endif
     int8_scores(x, rec, next, digits, lane);
-#elif STAGED && !defined(K_F32)
+#elif STAGED && ROWS > 2 && !defined(K_F32)
     staged_scores(x, rec, next, codes, digits, lane);
 #else
     for (int g = 0; g < K_GROUPS; ++g) {
@@ -179,7 +179,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
     SG_BARRIER;
 #if V_INT8
     int8_values(a, rec, next, ps, unit, lane);
-#elif STAGED && (V_DEEP > 1 || TOKENS == 1) && !defined(V_F32)
+#elif STAGED && ROWS > 2 && (V_DEEP > 1 || TOKENS == 1) && !defined(V_F32)
     staged_values(a, rec, next, ps, ps + ROWS * WIDE, lane);
 #else
     sum_values(a, rec, next, ps, lane);

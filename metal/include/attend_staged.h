@@ -2,9 +2,6 @@
 // all rows take them in one loop whose sums stay in registers. Not for pages of floats, which are
 // larger than caches. After softmax.h.
 #define STAGE 2048                                        // floats of it
-#ifndef V_CENTRED
-#define V_CENTRED(code, j) (code)
-#endif
 #define STAGED_B (BLOCKS % 2 == 0 ? 2 : 1)                // blocks of tokens at once: a row of them is read as it lies
 #define STAGED_K (64 / STAGED_B / K_PER < K_GROUPS ? 64 / STAGED_B / K_PER : K_GROUPS)  // groups of K at once
 // Scores of one stored page.
@@ -48,7 +45,7 @@ inline void staged_values(thread state& a, dptr<const uint> rec, dptr<const uint
                     prefetch(next + (at + n * DV), DV - 32 * i < 32 ? DV - 32 * i : 32);
                     v[n] = ld(rec, lane + (at + n * DV), first(lane, DV - 32 * i));
                 }
-                UNROLL for (int j = 0; j < V_DEEP; ++j) stage[lane + 32 * (g * V_DEEP + j)] = V_CENTRED(V_CODE(v, j), j);
+                UNROLL for (int j = 0; j < V_DEEP; ++j) stage[lane + 32 * (g * V_DEEP + j)] = V_NUMBER(v, j);
             }
             SG_BARRIER;
             add_products(sums, ps + t, WIDE, tptr<const float>(stage), tokens, 32);
@@ -67,7 +64,7 @@ inline void staged_values(thread state& a, dptr<const uint> rec, dptr<const uint
                 int at = AT_V + ((t0 + t) * V_UNITS + 32 * i) * V_LOADS;
                 UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
                 prefetch(next + at, 32 * V_LOADS);
-                UNROLL for (int j = 0; j < V_PER; ++j) stage[lane + 32 * (t * V_PER + j)] = V_CODE(v, j);
+                UNROLL for (int j = 0; j < V_PER; ++j) stage[lane + 32 * (t * V_PER + j)] = V_NUMBER(v, j);
             }
             SG_BARRIER;
             UNROLL for (int j = 0; j < V_PER; ++j)

@@ -15,7 +15,7 @@ inline void sum_values(thread state& a, dptr<const uint> rec, dptr<const uint> n
             }
             UNROLL for (int j = 0; j < V_DEEP; ++j) {
                 vfloat code[VJ];
-                UNROLL for (int i = 0; i < VJ; ++i) if (i0 + i < V_COLUMNS) code[i] = V_CODE(v[i], j);
+                UNROLL for (int i = 0; i < VJ; ++i) if (i0 + i < V_COLUMNS) code[i] = V_NUMBER(v[i], j);
                 UNROLL for (int r = 0; r < ROWS; ++r) {
                     float p = ps[r * WIDE + g * V_DEEP + j];
                     UNROLL for (int i = 0; i < VJ; ++i) if (i0 + i < V_COLUMNS) sums[r][i] += code[i] * p;
@@ -37,7 +37,7 @@ inline void sum_values(thread state& a, dptr<const uint> rec, dptr<const uint> n
                 UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
                 prefetch(next + at, 32 * V_LOADS);
                 vfloat code[VJ];
-                UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
+                UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_NUMBER(v, j0 + j);
                 UNROLL for (int r = 0; r < ROWS; ++r) {
                     float p = ps[r * WIDE + t];
                     UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] += code[j] * p;
@@ -54,7 +54,7 @@ inline void sum_values(thread state& a, dptr<const uint> rec, dptr<const uint> n
                     UNROLL for (int n = 0; n < V_LOADS; ++n) v[n] = rec[lane + (at + 32 * n)];
                     prefetch(next + at, 32 * V_LOADS);
                     vfloat code[VJ];
-                    UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_CODE(v, j0 + j);
+                    UNROLL for (int j = 0; j < VJ; ++j) code[j] = V_NUMBER(v, j0 + j);
                     UNROLL for (int r = 0; r < ROWS; ++r) {
                         vfloat p = simd_shuffle(weights[r], own + vint(t));
                         UNROLL for (int j = 0; j < VJ; ++j) sums[r][j] += code[j] * p;
