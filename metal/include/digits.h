@@ -91,7 +91,7 @@ template <int N, int FROM> inline grouped join(grouped a, grouped b, grouped c, 
     return a;
 }
 #define CHUNK grouped
-#define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes
+#define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes, or of 16 groups from lane 16 on
 
 inline grouped LOAD(weights w, vlane lane, int n) {
     grouped q;
@@ -109,7 +109,7 @@ inline activation in_units(vfloats t, vlane lane) {
     vint from = lane_of(vint(lane) % 16);
     a.unit = simd_shuffle((a.unit + total * 0.0f) * FACTOR_UNIT, from);
 #if !ZERO
-    a.unit = select(a.unit, simd_shuffle(total * FACTOR_UNIT, from), vint(lane) % 2 == 1);
+    a.unit = select(a.unit, simd_shuffle(total * FACTOR_UNIT, from), GROUPS == 16 ? vint(lane) >= 16 : vint(lane) % 2 == 1);
 #endif
     return a;
 }
@@ -119,7 +119,7 @@ template <typename S> inline void add_dot(thread S& sum, thread const grouped& q
     sum = sum + s * simd_shuffle16(both, factor_of(lane));
 #else
     sum.v = sum.v + s * simd_shuffle16(both, factor_of(lane));
-    sum.more = add_some<0xaaaau>(sum.more, both, lane);
+    sum.more = add_some<GROUPS == 16 ? 0xffff0000u : 0xaaaau>(sum.more, both, lane);
 #endif
 }
 #else

@@ -4,17 +4,24 @@
 #include "quants/by32.h"
 #define WEIGHT_PARAMS dptr<const uint> w
 #define WEIGHTS weights{w}
+#if REGISTERS == 16
+#define GROUPS 8                                          // else there are lanes enough for each to make its scale
+#endif
 struct weights { dptr<const uint> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 34) + k / 256 * 34)}; }
 inline void ahead(weights w) { prefetch(w.w, 34); }
-inline nibble_word word(weights w, vlane lane, int) {
+inline vfloat scales(weights w, vint group) {
     uint front = w.w[0], low = w.w[1];
-    vuint j = vuint(vint(lane) / 4);
+    vuint j = vuint(group);
     vuint scale = (vuint(low) >> (j * 4u) & 15u) | (vuint(front >> 16) >> (j * 2u) & 3u) << 4;
+    return (number(scale) - 32.0f) * half_lo(front);
+}
+inline vfloat factors(weights w, vlane lane, int) { return scales(w, vint(lane) % 16 / 2); }
+inline nibble_word word(weights w, vlane lane, int) {
     nibble_word t;
     t.w = ld(w.w, lane + 2);
-    t.scale = (number(scale) - 32.0f) * half_lo(front);
+    t.scale = scales(w, vint(lane) / 4);
     return t;
 }
 inline nibble_block words(weights w, vint row, int k, int K) {

@@ -7,10 +7,23 @@
 #define CODES 2
 #define OFFSET 1
 #define ZERO 0
+#if REGISTERS == 16
+#define GROUPS 16                                         // else there are lanes enough for each to make its scale
+#define FACTOR_UNIT 1.0f
+#endif
 struct weights { dptr<const uint> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 21) + k / 256 * 21)}; }
 inline void ahead(weights w) { prefetch(w.w, 21); }
+#if GROUPS
+inline vint factor_of(vlane lane) { return vint(lane) / 2; }
+inline vint lane_of(vint factor) { return factor * 2; }
+inline vfloat factors(weights w, vlane lane, int) {
+    uint dm = w.w[20];
+    vuint both = pick_bytes(dptr<const uchar>(w.w), vuint(vint(lane) % 16)) & vuint(select(vint(15), vint(240), vint(lane) >= 16));
+    return number(both) * select(vfloat(half_lo(dm)), vfloat(half_hi(dm) * -0.0625f), vint(lane) >= 16);
+}
+#endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s2 = vuint(vint(lane) / 4 % 4 * 2);
     vuint both = ld(w.w, spread<8, 1, 0>(lane)) >> vuint(vint(lane) / 2 % 4 * 8);

@@ -10,10 +10,29 @@
 #define ZERO 4
 // Four scales: low halves in a nibble of four bytes, upper bits in a quarter of four others.
 #define SCALES_OF(low, s4, high, s2) (((low) >> (s4) & 0x0f0f0f0fu) | ((high) >> (s2) & 0x03030303u) << 4)
+#if REGISTERS == 16
+#define GROUPS 16                                         // else there are lanes enough for each to make its scale
+#define FACTOR_UNIT 0.0625f
+#endif
 struct weights { dptr<const ushort> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * 55) + k / 256 * 55)}; }
 inline void ahead(weights w) { prefetch(w.w, 55); }
+#if GROUPS
+inline vint factor_of(vlane lane) { return vint(lane) / 2; }
+inline vint lane_of(vint factor) { return factor * 2; }
+// 16 times lane i's scale as a product of four masked bytes: the one with its low half, and three times that with its upper bits.
+inline vfloat factors(weights w, vlane lane, int) {
+    vint i = vint(lane) % 16, top = 10 + i % 4;
+    vuint parts = pick_bytes(dptr<const uchar>(w.w + 47), vuint(2 + i % 8 + top * 0x01010100))
+                  & vuint(select(vint(0x0f), vint(0xf0), i >= 8) | (vint(0x03030300) << (i / 4 * 2)));
+    vint times = select(vint(0x4000), vint(0x027f7f00), i < 4);           // 256 and less for the upper bits: 127 + 127 + 2
+    times = select(times, vint(0x1000), i >= 8);
+    times = select(times, vint(0x0400), i >= 12) | select(vint(16), vint(1), i >= 8);
+    half whole = dptr<const half>(w.w)[54];
+    return (vfloat(dot4_small(vint(0), parts, vuint(times))) - 512.0f) * float(whole);
+}
+#endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s2 = vuint(vint(lane) / 4 % 4 * 2), by = vuint(2 - vint(lane) / 4) & 31u;
     vuint2 codes = ld_two<1>(w.w, spread<16, 16, 4, 1, 0, 4>(lane) + 16), top = ld_two<1>(w.w, spread<4, 0, 4>(lane));

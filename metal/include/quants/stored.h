@@ -13,9 +13,9 @@
 // and, where codes fit into unsigned bytes, for integer products:
 //   eight_bytes load_bytes(w, lane, n)   the same as `load`, in bytes
 //   ZERO                      weight = (byte - ZERO) * scale; or 0, and weight = byte * scale + offset
-//   GROUPS (or not defined)   a step is 8 groups of 32 weights, or with ZERO 16 of 16, with a scale each. Then:
+//   GROUPS (or not defined)   a step is 8 groups of 32 weights, or 16 of 16, with a scale each. Then:
 //     factors(w, lane, n)     of 8: lane 2 i of the first 16: 1 / FACTOR_UNIT times the scale of group i, lane 2 i + 1: its offset, or
-//                             with ZERO anything; of 16: lane i: the scale of group i; and the same, or anything, from lane 16 on
+//                             with ZERO anything; of 16: lane i: the scale of group i, lane 16 + i: its offset, or with ZERO anything
 //     factor_of(lane)         which of these is the scale of a lane's weights
 //     lane_of(vint factor)    a lane whose weights have it; a group's weights are those of consecutive lanes
 //   CODES, codes(w, row, k, K)   bits of a byte, and the bytes of weights k .. k + 31 of a row per lane
