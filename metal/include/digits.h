@@ -116,9 +116,9 @@ inline activation in_units(vfloats t, vlane lane) {
 template <typename S> inline void add_dot(thread S& sum, thread const grouped& q, activation a, vlane lane) {
     vfloat both = q.factors * a.unit, s = vfloat(digits_dot(a, q.e));
 #if ZERO
-    sum = sum + s * simd_shuffle16(both, factor_of(lane));
+    sum = add_product(sum, s, simd_shuffle16(both, factor_of(lane)));
 #else
-    sum.v = sum.v + s * simd_shuffle16(both, factor_of(lane));
+    sum.v = add_product(sum.v, s, simd_shuffle16(both, factor_of(lane)));
     sum.more = add_some<GROUPS == 16 ? 0xffff0000u : 0xaaaau>(sum.more, both, lane);
 #endif
 }
@@ -129,9 +129,9 @@ template <typename S> inline void add_dot(thread S& sum, thread const grouped& q
 
 inline activation in_units(vfloats t, vlane) { return in_units(t, largest(t)); }
 template <typename S> inline void add_dot(thread S& sum, thread const eight_bytes& q, activation a, vlane) {
-    sum = sum + vfloat(digits_dot(a, q)) * (q.scale * a.unit);
+    sum = add_product(sum, vfloat(digits_dot(a, q)), q.scale * a.unit);
 #if !ZERO
-    sum = sum + q.offset * as_float(a.total);
+    sum = add_product(sum, q.offset, as_float(a.total));
 #endif
 }
 #endif

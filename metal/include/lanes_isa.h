@@ -11,7 +11,7 @@
     !defined(LANES_NO_AVX512)
 #define LANES_AVX512 1
 #define LANES_VB 64
-#elif defined(__AVX2__) && defined(__F16C__) && !defined(LANES_PORTABLE)
+#elif defined(__AVX2__) && defined(__F16C__) && defined(__FMA__) && !defined(LANES_PORTABLE)
 #define LANES_AVX2 1
 #define LANES_VB 32
 #else

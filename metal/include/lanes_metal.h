@@ -88,6 +88,7 @@ template <int N, int FROM, typename V> inline V join(V a, V b, V c, V d, int lan
     V at0 = simd_shuffle(a, from), at1 = simd_shuffle(b, from), at2 = simd_shuffle(c, from), at3 = simd_shuffle(d, from);
     return lane / N % 4 == 0 ? at0 : lane / N % 4 == 1 ? at1 : lane / N % 4 == 2 ? at2 : at3;
 }
+inline float add_product(float t, float a, float b) { return t + a * b; }
 template <uint MASK> inline float add_some(float sum, float v, int lane) { return MASK >> uint(lane) & 1u ? sum + v : sum; }
 inline uint byte_of(uint low, uint high, int i) { return (i < 4 ? low : high) >> uint(i % 4 * 8) & 255u; }   // i: 0 .. 7
 inline uint bits_to_bytes(uint w, uint at) { return ((w >> at & 15u) * 0x00204081u & 0x01010101u) << 4; }

@@ -38,6 +38,10 @@ struct vfloat {
 struct vtotal { fpart p; LI void operator=(float zero) { p = zero - fpart{}; } };
 LI vfloat::vfloat(vtotal t) { EACH p[k_] = k_ ? fpart{} : t.p; }
 LI vtotal operator+(vtotal t, vfloat v) { EACH t.p = t.p + v.p[k_]; return t; }
+LI vtotal add_product(vtotal t, vfloat a, vfloat b) {     // GCC, tuning for these CPUs, would multiply and then add
+    EACH t.p = (fpart)_mm256_fmadd_ps((__m256)a.p[k_], (__m256)b.p[k_], (__m256)t.p);
+    return t;
+}
 #else
 typedef vfloat vtotal;
 #endif
@@ -60,6 +64,7 @@ LI uint as_uint(float a) { return bits<uint>(a); }
 #define LANES_BITS(V) LANES_OP(V, &) LANES_OP(V, |) LANES_OP(V, ^) LANES_OP(V, /) LANES_OP(V, %) \
     LANES_OP(V, <<) LANES_OP(V, >>) LANES_SHIFT(V, <<) LANES_SHIFT(V, >>)
 LANES_ARITH(vfloat) LANES_OP(vfloat, /) LANES_ARITH(vint) LANES_BITS(vint) LANES_ARITH(vuint) LANES_BITS(vuint)
+LI vfloat add_product(vfloat t, vfloat a, vfloat b) { return t + a * b; }
 LI vfloat operator-(vfloat a) { EACH a.p[k_] = -a.p[k_]; return a; }
 LI vint operator-(vint a) { EACH a.p[k_] = -a.p[k_]; return a; }
 LI vint operator~(vint a) { EACH a.p[k_] = ~a.p[k_]; return a; }
