@@ -1,7 +1,7 @@
 // q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits (of 7, where codes have 7 or 8), times a unit: exact
 // to 2^-23 of the largest of those that share it, 2^-22 of codes of 6 bits without ZERO, 2^-20 of codes of 7 and 8. That is a lane's 8; or where a type of weights has
 // GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
-// x, before any lane takes its own.
+// x, before any lane takes its own; or where it is WHOLE, a step.
 // The largest integer: 8 of them times values fit into 31 bits, and its first digit into a byte. With ZERO a sum of products with
 // codes may leave 32 bits on its way, that with values does not.
 #if ZERO ? ZERO <= 32 : CODES <= 5
@@ -83,7 +83,35 @@ template <int N, int FROM> inline eight_bytes join(eight_bytes a, eight_bytes b,
     return a;
 }
 
-#if GROUPS
+#if WHOLE
+// A unit for all of a step's x; scales stay integers.
+struct scaled_step { eight_bytes e; vuint scales; vfloat offsets; float scale, offset; };      // these times those
+#define CHUNK scaled_step
+#define APART_TOTALS 0                                    // sums of groups are in units, whose lanes from 16 on have the unit
+
+inline scaled_step LOAD(weights w, vlane lane, int n) {
+    scaled_step q;
+    q.e = load_bytes(w, lane, n);
+    q.scales = scale_pairs(w, lane);
+    q.offsets = offsets(w, lane);
+    q.scale = step_scale(w);
+    q.offset = step_offset(w);
+    return q;
+}
+inline activation in_units(vfloats t, vlane lane) {
+    float most = simd_max(largest(t));
+    vfloat total = added(t);
+    UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) total += simd_shuffle_xor(total, other);
+    activation a = in_units(t, vfloat(most));
+    float unit = most * (1.0f / MOST) + simd_sum(added(t)) * 0.0f;
+    a.unit = select(simd_shuffle(total, lane_of(vint(lane) % GROUPS * (16 / GROUPS))), vfloat(unit), vint(lane) >= 16);
+    return a;
+}
+template <typename S> inline void add_dot(thread S& sum, thread const scaled_step& q, activation a, vlane lane) {
+    sum.v = add_scaled<CODES, DIGIT>(sum.v, q.e.a, q.e.b, a.d, q.scales, q.scale * simd_broadcast(a.unit, 16));
+    sum.more = add_some<(1u << GROUPS) - 1u>(sum.more, q.offsets * a.unit * q.offset, lane);
+}
+#elif GROUPS
 struct grouped { eight_bytes e; vfloat factors; };
 template <int N, int FROM> inline grouped join(grouped a, grouped b, grouped c, grouped d, vlane lane) {
     a.e = join<N, FROM>(a.e, b.e, c.e, d.e, lane);        // a group's two factors lie where four lanes' weights do, halved
@@ -91,7 +119,7 @@ template <int N, int FROM> inline grouped join(grouped a, grouped b, grouped c, 
     return a;
 }
 #define CHUNK grouped
-#define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes, or of 16 groups from lane 16 on
+#define APART_TOTALS (ZERO > 0)                           // else units have them in their odd lanes
 
 inline grouped LOAD(weights w, vlane lane, int n) {
     grouped q;
@@ -109,7 +137,7 @@ inline activation in_units(vfloats t, vlane lane) {
     vint from = lane_of(vint(lane) % 16);
     a.unit = simd_shuffle((a.unit + total * 0.0f) * FACTOR_UNIT, from);
 #if !ZERO
-    a.unit = select(a.unit, simd_shuffle(total * FACTOR_UNIT, from), GROUPS == 16 ? vint(lane) >= 16 : vint(lane) % 2 == 1);
+    a.unit = select(a.unit, simd_shuffle(total * FACTOR_UNIT, from), vint(lane) % 2 == 1);
 #endif
     return a;
 }
@@ -119,7 +147,7 @@ template <typename S> inline void add_dot(thread S& sum, thread const grouped& q
     sum = add_product(sum, s, simd_shuffle16(both, factor_of(lane)));
 #else
     sum.v = add_product(sum.v, s, simd_shuffle16(both, factor_of(lane)));
-    sum.more = add_some<GROUPS == 16 ? 0xffff0000u : 0xaaaau>(sum.more, both, lane);
+    sum.more = add_some<0xaaaau>(sum.more, both, lane);
 #endif
 }
 #else

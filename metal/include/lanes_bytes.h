@@ -80,8 +80,42 @@ LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of 
     EACH r.p[k_] = (upart)_mm512_shuffle_epi8(_mm512_set1_epi64((long long)((unsigned long long)high << 32 | low)),
                                               (__m512i)(i.p[k_] | (int)0x80808000));
     return r;
+#elif LANES_AVX2
+    vuint r;
+    EACH r.p[k_] = (upart)_mm256_shuffle_epi8(_mm256_set1_epi64x((long long)((unsigned long long)high << 32 | low)),
+                                              (__m256i)(i.p[k_] | (int)0x80808000));
+    return r;
 #else
     return select(vuint(low), vuint(high), i >= 4) >> vuint(i % 4 * 8) & 255u;
+#endif
+}
+LI vuint byte_twice(uint low, uint high, vint i) {        // the same, in both halves of the word
+#if LANES_AVX2
+    vuint r;
+    EACH r.p[k_] = (upart)_mm256_shuffle_epi8(_mm256_set1_epi64x((long long)((unsigned long long)high << 32 | low)),
+                                              (__m256i)(i.p[k_] * 0x00010001 | (int)0x80008000));
+    return r;
+#else
+    return byte_of(low, high, i) * vuint(0x00010001u);
+#endif
+}
+// sum + unit times the products of codes and their numbers of three digits (see dot_digits), each lane's times its scale: of 15 bits,
+// in both halves of the word. The sum of a digit's products fits into 32 bits.
+template <int BITS, int SHIFT> LI vtotal add_scaled(vtotal sum, vuint a, vuint b, const vuint* d, vuint scales, float unit) {
+#if LANES_AVX2
+    ipart total[3] = {};
+    EACH UNROLL for (int j = 0; j < 3; ++j) {
+        __m256i s = _mm256_maddubs_epi16((__m256i)a.p[k_], (__m256i)d[2 * j].p[k_]), t = _mm256_maddubs_epi16((__m256i)b.p[k_], (__m256i)d[2 * j + 1].p[k_]);
+        if constexpr (BITS <= 7) total[j] += (ipart)_mm256_madd_epi16(_mm256_add_epi16(s, t), (__m256i)scales.p[k_]);
+        else total[j] += (ipart)_mm256_madd_epi16(s, (__m256i)scales.p[k_]) + (ipart)_mm256_madd_epi16(t, (__m256i)scales.p[k_]);
+    }
+    const __m256 times = _mm256_set1_ps(float(1 << SHIFT));
+    __m256 v = _mm256_fmadd_ps(_mm256_cvtepi32_ps((__m256i)total[0]), times, _mm256_cvtepi32_ps((__m256i)total[1]));
+    v = _mm256_fmadd_ps(v, times, _mm256_cvtepi32_ps((__m256i)total[2]));
+    sum.p = (fpart)_mm256_fmadd_ps(v, _mm256_set1_ps(unit), (__m256)sum.p);
+    return sum;
+#else
+    return sum + vfloat(dot_digits<BITS, SHIFT, false>(vint(0), a, b, d)) * (vfloat(vint(scales & 0x7fffu)) * unit);
 #endif
 }
 // To the left by n up to 8, or by 32 - n to the right: of the bits, those count that stay in their byte.

@@ -104,6 +104,10 @@ template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a,
     int s = dot8<BITS>(dot8<BITS>(0, a, d[0], b, d[1]) << SHIFT, a, d[2], b, d[3]) << SHIFT;
     return dot8<BITS>(s, a, d[4], b, d[5]) + (MORE ? sum : 0);
 }
+inline uint byte_twice(uint low, uint high, int i) { return byte_of(low, high, i) * 0x00010001u; }
+template <int BITS, int SHIFT> inline float add_scaled(float sum, uint a, uint b, const thread uint* d, uint scales, float unit) {
+    return sum + float(dot_digits<BITS, SHIFT, false>(0, a, b, d)) * (float(scales & 0x7fffu) * unit);
+}
 inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
     float s = 0.0f;
     for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];

@@ -19,6 +19,9 @@
 #define FACTOR_UNIT 0.0625f
 #define FIRST_FOUR(w) ((w) & 0x3f3f3f3fu)
 #define OTHERS(low, top) (((low) & 0x0f0f0f0fu) | ((top) >> 2 & 0x30303030u))
+#if REGISTERS == 16
+#define WHOLE 1
+#endif
 struct weights { dptr<const uint> w; };
 
 inline weights at(weights w, long row, int k, int K) { return weights{w.w + (row * (K / 256 * UNITS) + k / 256 * UNITS)}; }
@@ -40,6 +43,14 @@ inline vfloat factors(weights w, vlane lane, int) {
     vuint times = vuint(select(select(vint(0x0410), vint(0xfcff), m == 1), select(vint(0x10), vint(0xf0), m == 1), first4));
     return vfloat(dot4_small(vint(0), parts, times)) * vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane)));
 }
+#if WHOLE
+inline vuint scale_pairs(weights w, vlane lane) { return byte_twice(FIRST_FOUR(w.w[1]), OTHERS(w.w[3], w.w[1]), number_of(lane)); }
+inline vfloat offsets(weights w, vlane lane) {
+    return number(byte_of(FIRST_FOUR(w.w[2]), OTHERS(w.w[3] >> 4, w.w[2]), vint(lane) % 8));
+}
+inline float step_scale(weights w) { return half_lo(w.w[0]); }
+inline float step_offset(weights w) { return -half_hi(w.w[0]); }
+#endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint j = number_of(lane);
     vuint shift = vuint(vint(lane) / 16 * 4);

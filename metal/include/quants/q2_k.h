@@ -9,7 +9,7 @@
 #define ZERO 0
 #if REGISTERS == 16
 #define GROUPS 16                                         // else there are lanes enough for each to make its scale
-#define FACTOR_UNIT 1.0f
+#define WHOLE 1
 #endif
 struct weights { dptr<const uint> w; };
 
@@ -18,11 +18,12 @@ inline void ahead(weights w) { prefetch(w.w, 21); }
 #if GROUPS
 inline vint factor_of(vlane lane) { return vint(lane) / 2; }
 inline vint lane_of(vint factor) { return factor * 2; }
-inline vfloat factors(weights w, vlane lane, int) {
-    uint dm = w.w[20];
-    vuint both = pick_bytes(dptr<const uchar>(w.w), vuint(vint(lane) % 16)) & vuint(select(vint(15), vint(240), vint(lane) >= 16));
-    return number(both) * select(vfloat(half_lo(dm)), vfloat(half_hi(dm) * -0.0625f), vint(lane) >= 16);
+inline vuint scale_pairs(weights w, vlane lane) {
+    return pick_bytes(dptr<const uchar>(w.w), vuint(factor_of(lane) * 0x00010001)) & 0x000f000fu;
 }
+inline vfloat offsets(weights w, vlane lane) { return number(pick_bytes(dptr<const uchar>(w.w), vuint(vint(lane) % 16)) & 0xf0u); }
+inline float step_scale(weights w) { return half_lo(w.w[20]); }
+inline float step_offset(weights w) { return half_hi(w.w[20]) * -0.0625f; }
 #endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s2 = vuint(vint(lane) / 4 % 4 * 2);

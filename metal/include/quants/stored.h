@@ -13,11 +13,14 @@
 // and, where codes fit into unsigned bytes, for integer products:
 //   eight_bytes load_bytes(w, lane, n)   the same as `load`, in bytes
 //   ZERO                      weight = (byte - ZERO) * scale; or 0, and weight = byte * scale + offset
-//   GROUPS (or not defined)   a step is 8 groups of 32 weights, or 16 of 16, with a scale each. Then:
+//   GROUPS (or not defined)   a step is 8 groups of 32 weights, or 16 of 16, with a scale each (of 16 without ZERO: only with WHOLE). Then:
 //     factors(w, lane, n)     of 8: lane 2 i of the first 16: 1 / FACTOR_UNIT times the scale of group i, lane 2 i + 1: its offset, or
-//                             with ZERO anything; of 16: lane i: the scale of group i, lane 16 + i: its offset, or with ZERO anything
+//                             with ZERO anything; of 16: lane i: the scale of group i; and the same, or anything, from lane 16 on
 //     factor_of(lane)         which of these is the scale of a lane's weights
 //     lane_of(vint factor)    a lane whose weights have it; a group's weights are those of consecutive lanes
+//   WHOLE 1 (or not defined)  with GROUPS, but no ZERO: scales are whole numbers times a step's own, and so are offsets. For `factors`, then:
+//     scale_pairs(w, lane)    the whole number of the scale of a lane's weights, in both halves of a word; step_scale(w): times this
+//     offsets(w, lane)        lane i: that of the offset of group i, or anything behind the last; step_offset(w): times this
 //   CODES, codes(w, row, k, K)   bits of a byte, and the bytes of weights k .. k + 31 of a row per lane
 // Families of types share a text that makes the one of the other: bytes.h, signed_bytes.h, nibbles.h, values.h, grids.h.
 #define STEP 256
