@@ -90,7 +90,7 @@ template <typename S, typename T> inline S none() {
 }
 #include "tails.h"
 #ifndef SIDE
-#define SIDE (REGISTERS == 32 ? 4 : 1)                                            // rows that are read side by side
+#define SIDE (REGISTERS == 32 ? 4 : 1)                    // rows that are read side by side
 #endif
 #define ROWS_AT_ONCE (B == 1 ? SIDE : B == 2 && SIDE > 1 ? 2 : 1)
 #ifndef HINTED

@@ -1,7 +1,7 @@
 // q_gemv's products of integers: codes are bytes, and x is three digits of 8 bits (of 7, where codes have 7 or 8), times a unit: exact
-// to 2^-23 of the largest of those that share it, 2^-22 of codes of 6 bits without ZERO, 2^-20 of codes of 7 and 8. That is a lane's 8; or where a type of weights has
-// GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their units, and offsets by sums of
-// x, before any lane takes its own; or where it is WHOLE, a step.
+// to 2^-23 of the largest of those that share it, 2^-22 of codes of 6 bits without ZERO, 2^-20 of codes of 7 and 8. Those are a lane's
+// 8; or where a type of weights has GROUPS (see stored.h), a group: then the scales of all groups of a step are multiplied by their
+// units, and offsets by sums of x, before any lane takes its own; or where it is WHOLE, a step.
 // The largest integer: 8 of them times values fit into 31 bits, and its first digit into a byte. With ZERO a sum of products with
 // codes may leave 32 bits on its way, that with values does not.
 #if ZERO ? ZERO <= 32 : CODES <= 5

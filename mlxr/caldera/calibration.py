@@ -48,7 +48,7 @@ class _Notes:
             self.sums[path] = self.sums[path] + product if path in self.sums else product
 
 
-def _watched(model, paths, notes, windows):
+def watched(model, paths, notes, windows):
     """Run windows of token ids through the model, `paths` watched; the model is as it was afterwards."""
     modules = dict(model.named_modules())
     model.update_modules(tree_unflatten([(p, _Watch(modules[p], p, notes)) for p in paths]))
@@ -67,7 +67,7 @@ def groups_of(model, paths, window):
     Layers that are not called, or more than once, are in none.
     """
     notes = _Notes()
-    _watched(model, paths, notes, [window])
+    watched(model, paths, notes, [window])
     called = [p for group in notes.groups for p in group]
     return [group for group in notes.groups if all(called.count(p) == 1 for p in group)]
 
@@ -88,7 +88,7 @@ def inputs_of(model, paths, widths, windows, report):
     for number, batch in enumerate(batches):
         notes = _Notes(set(batch))
         for i, window in enumerate(windows):
-            _watched(model, batch, notes, [window])
+            watched(model, batch, notes, [window])
             report(number * len(windows) + i + 1, len(batches) * len(windows))
         for path in batch:
             yield path, np.array(notes.sums.pop(path))

@@ -146,34 +146,3 @@ def test_planted_faults_are_caught(fault):
     assert not run.report.errors and relative(run.outputs[0], want) < 1e-6
     run.run(cut=FAULTS[fault])
     assert run.report.errors or relative(run.outputs[0], want) > 1e-3
-
-
-@pytest.fixture(scope="module")
-def real(smollm2_fp32, wikitext):
-    """What the first, a middle and the last down_proj of SmolLM2 are given for 24 tokens of text: some channels are a thousand times
-    as large as others there."""
-    from mlx_lm import load
-
-    from mlxr.caldera.calibration import _watched
-
-    class Notes(list):
-        def begin(self):
-            self.sums = {}
-
-        def add(self, path, x):
-            self.append(np.array(x[0].astype(mx.float32)))
-
-    model, tokenizer = load(str(smollm2_fp32))
-    notes = Notes()
-    notes.begin()
-    _watched(model, [f"model.layers.{i}.mlp.down_proj" for i in (0, 15, 29)], notes, [tokenizer.encode(wikitext[:400])[:24]])
-    return notes
-
-
-@needs_compiler
-@pytest.mark.parametrize("kind", CODED, ids=name)
-def test_real_activations(kind, real):
-    w, decoded = matrix(kind, 48, real[0].shape[1])
-    for x in real:
-        rows = x[:12] if stored(kind).codes > 4 else x
-        assert relative(q_gemm_int8.apply(mx.array(rows), w, kind), oracle(rows, decoded)) < 1e-5

@@ -60,7 +60,7 @@ inline eight_bytes load_bytes(weights w, vlane lane, int) {
     e.b = q.y >> shift & 0x0f0f0f0fu;
 #if FIFTHS
     vuint2 top = ld_two<1>(w.w, spread<4, 0, 2>(lane) + 4);
-    vuint by = vuint(4 - j) & 31u;                      // bit j of each byte to bit 4
+    vuint by = vuint(4 - j) & 31u;                        // bit j of each byte to bit 4
     e.a = e.a | (turn(top.x, by) & 0x10101010u);
     e.b = e.b | (turn(top.y, by) & 0x10101010u);
 #endif

@@ -5,7 +5,7 @@
 //   vfloats take(x, lane, n)  the activations that belong to them, a lane's 8
 //   UNIT(i)                   what code i is multiplied by in `load`: x carries the inverse
 //   void ahead(w)             a hint that the next 256 weights are read soon
-//   SIDE                      how many rows q_gemv reads side by side; or not defined, and it is 4
+//   SIDE                      how many rows q_gemv reads side by side; or not defined, and it is 4, or 1 where there are 16 registers
 //   block decode(w, row, k, K)   weights k .. k + 31 of a row per lane; k a multiple of 32
 //   SCALES, OFFSET (0 or 1)   weight = code * scale + offset, both the same for a lane's 8 weights
 //   OWN_STEP 1                unless lanes l < i / 8 have weights 0 .. i - 1 of a chunk, for i a multiple of 32 below K % 256
