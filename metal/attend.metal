@@ -35,9 +35,12 @@
 #define WIDE (32 * BLOCKS)                                // probabilities of a row
 #define CODES (K_PAGE ? QUERY : 0)                        // and in units of a page's codes
 
-#if STAGED && !V_INT8 && defined(V_MIDDLE)                // codes of V less their middle, which the offset has
+// Codes of V less their middle, which the offset has; where lanes behind a short row are summed, too, they have to be zero.
+#if STAGED && !V_INT8 && defined(V_MIDDLE) && TOKENS == 1
+#define CENTRED 1
 #define V_NUMBER(w, j) V_CENTRED(V_CODE(w, j), j)
 #else
+#define CENTRED 0
 #define V_NUMBER(w, j) V_CODE(w, j)
 #endif
 

@@ -159,7 +159,7 @@ inline void stored_page(thread state& a, dptr<const uint> rec, dptr<const uint> 
 #endif
         UNROLL for (int r = 0; r < ROWS; ++r) {
 #ifdef V_OFFSET
-#if STAGED && !V_INT8 && defined(V_MIDDLE)
+#if CENTRED
             a.offset[r] += x.s[r][b] * (v_offset(factors) + scale * V_MIDDLE);
 #else
             a.offset[r] += x.s[r][b] * v_offset(factors);

@@ -186,3 +186,13 @@ def test_what_kernels_do_not_take_runs_on_the_twin(backend, monkeypatch):
     assert "heads of 20 and 20 elements" in str(fallback.reasons["attend"])
     library.used.clear()
     library.used.update(before)
+
+
+@pytest.mark.parametrize("kv", ["q8", "q6"])
+@pytest.mark.parametrize("dim", [16, 48])
+def test_short_heads(backend, kv, dim):
+    """Where lanes behind a token's last channel are another token's."""
+    story = Story(Layer(4, 2, dim, dim), kv=kv)
+    a, b = story.add(), story.add()
+    for counts in ({a: 70, b: 64}, {a: 1, b: 1}, {b: 6}):
+        compare(story, counts, tolerance=2e-5)
