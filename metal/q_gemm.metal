@@ -9,8 +9,7 @@
 APART void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows, int k0, int size, int K) {
     vint row = min(vint(lane), vint(rows - 1));          // lane = row of W, the last one again where N is ragged
     for (int k = sg * 32; k < size; k += SGS * 32) {
-        block b = decode(w, row, k0 + k, K);
-        UNROLL for (int i = 0; i < 32; ++i) to[lane + (k + i) * 32] = b.v[i];
+        PUT_COLUMNS(to + k * 32, block, decode(w, row, k0 + k, K));
     }
 }
 
@@ -18,8 +17,7 @@ APART void decode_panel(weights w, tptr<float> to, vlane lane, int sg, int rows,
 APART void decode_factor(factor l, tptr<float> to, vlane lane, int sg, int row0, int rows, int k0, int size) {
     vint row = row0 + min(vint(lane), vint(rows - 1));
     for (int k = sg * 32; k < size; k += SGS * 32) {
-        block b = factors(l, row, k0 + k);
-        UNROLL for (int i = 0; i < 32; ++i) to[lane + (k + i) * 32] = b.v[i];
+        PUT_COLUMNS(to + k * 32, block, factors(l, row, k0 + k));
     }
 }
 #endif

@@ -340,6 +340,9 @@ template <class T, class I> LI vuint4 ld_words(ptr<const T> p, I i) {
     load_words(v, p.p, at);
     return {as_uint(v.x), as_uint(v.y), as_uint(v.z), as_uint(v.w)};
 }
+// p[32 i + lane] = column i of a T made of vfloats: made where it will lie, as else registers do not hold it and it is copied.
+#define PUT_COLUMNS(p, T, made) new (room_for<T>(p)) T(made)
+template <class C> LI void* room_for(ptr<float> p) { p.check(0); p.check(sizeof(C) / sizeof(float) - 1); return p.p; }
 template <class T> LI void prefetch(ptr<T> p, int n) { // n elements that a later step will read
     _Pragma("GCC unroll 8")
     for (const char *a = (const char*)p.p, *e = (const char*)(p.p + n); a < e; a += 64) __builtin_prefetch(a);

@@ -48,6 +48,10 @@ inline float4 ld4(const threadgroup float* p, int i, bool m) {
     return m ? *(const threadgroup float4*)(p + i) : float4(0.0f);
 }
 inline uint ld_pair(const device ushort* p, int i, bool m = true) { return m ? uint(p[i]) | uint(p[i + 1]) << 16 : 0u; }
+#define PUT_COLUMNS(p, T, made) { \
+    T t_ = made; \
+    UNROLL for (int i_ = 0; i_ < 32; ++i_) (p)[lane + 32 * i_] = t_.v[i_]; \
+}
 template <int N> struct held { const device ushort* p; int n; };           // on a CPU, in registers
 template <int N> inline held<N> ld_held(const device ushort* p, int n) { return held<N>{p, n}; }
 template <int N> inline uint ld_pair(held<N> h, int i) { return i + 1 < h.n ? ld_pair(h.p, i) : 0u; }
