@@ -1,7 +1,7 @@
 // Paged decode attention: up to NT new tokens of a sequence, GR query heads of one KV head, over a part of its pages.
 // Built with the headers of a page format, then QTYPE, KVTYPE, G (query heads a KV head), GR (of them here), NT, SGS;
 // SCALE; SINKS, SPLIT (0 or 1); VJ (numbers of a group of V that are summed at once; where V is deep, columns), V_PERIOD (lcm
-// of 32 and V_UNITS, or the columns' lanes), MEMORY (floats of threadgroup memory of a SIMD-group); K_INT8, V_INT8 (0 or 1:
+// of 32 and V_UNITS, or the columns' lanes), MEMORY (floats of threadgroup memory of a SIMD-group; STAGE of them for attend_staged.h); K_INT8, V_INT8 (0 or 1:
 // products of codes are those of integers). A token attends to earlier pages as stored, and to its own
 // page's plain tokens exactly.
 //   SPLIT 0   one unit owns all pages and writes out[row][head]
@@ -13,7 +13,11 @@
 #define K_HIGH 0
 #endif
 #define K_GROUPS ((DK - K_HIGH) / K_PER)
+#if V_DEEP > 1                                            // lines are of channels: lanes behind a short head's last have nothing
+#define TOKENS 1
+#else
 #define TOKENS (V_PERIOD / V_UNITS)                       // the fewest tokens whose groups of V fill lines of 32
+#endif
 #define LINES (V_PERIOD / 32)
 #define LOWEST -1e30f                                     // below any score, and finite
 #if K_PAGE || defined(K_MEAN)                             // what every score of a page gets more

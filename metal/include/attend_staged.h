@@ -1,7 +1,6 @@
 // attend for CPUs with few registers: codes of 32 tokens' K, or of some tokens' V, go to threadgroup memory as numbers, from where
 // all rows take them in one loop whose sums stay in registers. Not for pages of floats, which are
-// larger than caches. After softmax.h.
-#define STAGE 2048                                        // floats of it
+// larger than caches. Built with STAGE, floats of that memory. After softmax.h.
 #define STAGED_B (BLOCKS % 2 == 0 ? 2 : 1)                // blocks of tokens at once: a row of them is read as it lies
 #define STAGED_K (64 / STAGED_B / K_PER < K_GROUPS ? 64 / STAGED_B / K_PER : K_GROUPS)  // groups of K at once
 // Scores of one stored page.

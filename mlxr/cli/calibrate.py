@@ -5,7 +5,7 @@ import os
 
 from ..errors import ConfigError
 from . import options, show
-from .validate import _Progress, _text
+from .validate import Progress, text_of
 
 HELP = "fit the page formats q3, q2 and fit to a model, on real text"
 EXAMPLES = """examples:
@@ -43,9 +43,9 @@ def run(args):
     from ..quality.texts import calibration_text
     from ..weights.locate import locate
 
-    text = _text(args.text) if args.text else calibration_text()
+    text = text_of(args.text) if args.text else calibration_text()
 
-    with _Progress() as progress:
+    with Progress() as progress:
         report = calibrate(locate(args.model_option or args.model), text, windows=args.windows, context=args.context,
                            out=args.out, costs_on=args.costs, gains_on=args.gains, progress=progress, warn=show.warn)
     if args.json:

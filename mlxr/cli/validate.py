@@ -42,7 +42,7 @@ def arguments(parser):
 
 
 def run(args):
-    model, text = args.model_option or args.model, _text(args.text)
+    model, text = args.model_option or args.model, text_of(args.text)
     show.check_page(args.html)
     if args.logits:
         return _logits(args, model, text)
@@ -56,7 +56,7 @@ def run(args):
     from ..weights.locate import locate
 
     path = locate(model)
-    with _Progress() as progress:
+    with Progress() as progress:
         report = validation.validate(path, plan, text, page_size=args.page_size, dtype=args.dtype, calibration=args.calibration, progress=progress, warn=show.warn)
     if not args.no_store:
         store.save(store.identity(path), report)
@@ -72,7 +72,7 @@ def run(args):
     return 1 if accepted is False else 0
 
 
-def _text(path):
+def text_of(path):
     from ..quality.texts import Text, shipped_text
 
     return shipped_text() if path is None else Text(os.path.basename(path), options.read_text(path, "--text"))
@@ -127,7 +127,7 @@ def _logits(args, model, text):
     return 0
 
 
-class _Progress:
+class Progress:
     """A bar with the time left on a terminal, lines elsewhere; begins when the number of steps is known."""
 
     def __init__(self):

@@ -16,6 +16,7 @@ MOST_ROWS = 8          # query rows that a SIMD-group takes, where that does not
 SHARED_BYTES = 16384   # of threadgroup memory, on a GPU
 LEAST_TOKENS = {"host": 256, "metal": 512}   # of a split: fewer are not worth reading q again, and a merge
 START_TOKENS = 96      # what starting a unit and merging its part costs, as tokens attended to
+STAGE = 2048           # floats of threadgroup memory that attend_staged.h has
 GPU_UNITS = 2048       # SIMD-groups that keep a GPU busy
 
 
@@ -63,7 +64,7 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     int8 = on == "host" and host_build.has_byte_products() if int8 is None else int8
     of_k, of_v = int8 and fmt.k.bytes, int8 and fmt.v.bytes
 
-    decoding, stage = fmt.read_floats(shape.page, shape.dk, on), 2048 if on == "host" else 0   # attend_staged.h
+    decoding, stage = fmt.read_floats(shape.page, shape.dk, on), STAGE if on == "host" else 0
 
     def floats(heads):   # of threadgroup memory of a SIMD-group
         rows = tokens * heads
@@ -78,7 +79,7 @@ def kernel(shape: PagedShape, tokens=1, split=False, on=None, checked=False, sgs
     most = columns if fmt.v.deep else per
     at_once = most if on == "metal" else max(j for j in (1, 2, 4) if j <= most and (j == 1 or tokens * heads * j <= 12))
     defines = shape.defines | {"G": group, "GR": heads, "NT": tokens, "SGS": sgs, "SPLIT": int(split), "VJ": at_once,
-                               "V_PERIOD": period, "MEMORY": floats(heads), "K_INT8": int(of_k), "V_INT8": int(of_v)}
+                               "V_PERIOD": period, "MEMORY": floats(heads), "STAGE": STAGE, "K_INT8": int(of_k), "V_INT8": int(of_v)}
     outputs = [("part", "float"), ("lse", "float")] if split else [("out", shape.q_type)]
     return Kernel("attend", headers=shape.headers, inputs=shape.inputs, outputs=outputs,
                   ints=["kv_heads", "wide", "window", "least", "units"], defines=defines,

@@ -188,7 +188,7 @@ def test_what_kernels_do_not_take_runs_on_the_twin(backend, monkeypatch):
     library.used.update(before)
 
 
-@pytest.mark.parametrize("kv", ["q8", "q6"])
+@pytest.mark.parametrize("kv", ["q8", "q6", "q4", "a4", "k8v4", "mixed"])
 @pytest.mark.parametrize("dim", [16, 48])
 def test_short_heads(backend, kv, dim):
     """Where lanes behind a token's last channel are another token's."""

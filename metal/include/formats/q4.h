@@ -7,8 +7,10 @@
 TABLE16(Q4_LEVELS, -2.72666812f, -2.06162715f, -1.61826646f, -1.26357794f, -0.953225434f, -0.665041029f, -0.399024606f,
         -0.133008197f, 0.133008197f, 0.399024606f, 0.665041029f, 0.953225434f, 1.26357794f, 1.61826646f, 2.06162715f, 2.72666812f);
 #define Q4_PEAK 2.9f                                      // where a vector's largest number is put among them
-#if STAGED                                                // a table of bytes: levels by Q4_STEP, which scales then have
-BYTES16(Q4_GRAINS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
+#if STAGED || V_INT8
+BYTES16(Q4_GRAINS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);       // levels by Q4_STEP, signed
+#endif
+#if STAGED                                                // scales then have Q4_STEP
 inline vfloat q4_grain(vuint w, int j) {
     vuint four = pick_bytes(Q4_GRAINS, w >> (j / 4 * 4) & 0x0f0f0f0fu);
     return vfloat(vint(four << (24 - j % 4 * 8)) >> 24);
@@ -61,9 +63,8 @@ inline vfloat q4_value(dptr<const uint> rec, vfloat code, int d, vfloat unit) {
 #define V_CODE(w, j) pick16(Q4_LEVELS, (w)[0] >> Q4_PLACE(j))
 #define V_STEPS 1.0f
 #endif
-#if V_INT8                                                // levels by Q4_STEP, signed
-BYTES16(Q4_V_LEVELS, 133, 163, 183, 199, 213, 226, 238, 250, 6, 18, 30, 43, 57, 73, 93, 123);
-#define V_BYTES(w, i) pick_bytes(Q4_V_LEVELS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
+#if V_INT8
+#define V_BYTES(w, i) pick_bytes(Q4_GRAINS, (w)[0] >> (4 * (i)) & 0x0f0f0f0fu)
 #define V_SIGNED 1
 #define V_GRAIN Q4_STEP
 #endif
