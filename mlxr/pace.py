@@ -6,6 +6,7 @@ from statistics import median
 STRETCH = 1.8                    # a step with prompts may take this many times as long as one without
 FIRST, LEAST, MOST = 4, 2, 4096        # tokens: before anything was measured, and bounds: one for a long prompt, one for a short one
 RECENT, FEW = 15, 8              # steps without prompts, and with them, of whose times the median counts
+SURE = 3                         # steps after which a number of sequences is known
 # A step whose kind was seen before is replayed, which saves time: so there are few kinds, most of which fill pages evenly.
 SIZES = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 64)
 
@@ -14,11 +15,23 @@ class Pace:
     """Learns how long steps without prompts take, by the sequences that they decode, and what a token of a prompt adds."""
 
     def __init__(self):
-        self._plain, self._costs, self._last = {}, deque(maxlen=FEW), None
+        self._plain, self._costs, self._last, self._newest = {}, deque(maxlen=FEW), None, None
 
     def decode(self, rows):
         """Seconds of a step that decodes so many sequences and reads no prompt, or None: as measured, or between what was
-        measured with fewer and with more; of fewer alone, those of the most, so that nobody waits for a guess."""
+        measured with fewer and with more; of fewer alone, those of the most, so that nobody waits for a guess.
+
+        Contexts change with time, and what else the machine does. So the number that was measured last bounds all others: one
+        sequence more takes something from nothing to what each of those takes.
+        """
+        known = self._known(rows)
+        if not known or self._newest is None:
+            return known
+        newest = median(self._plain[self._newest])
+        bounds = sorted((newest, newest * rows / self._newest))
+        return min(max(known, bounds[0]), bounds[1])
+
+    def _known(self, rows):
         below = max((r for r in self._plain if r <= rows), default=None)
         above = min((r for r in self._plain if r >= rows), default=None)
         if below is None or above is None:
@@ -51,7 +64,10 @@ class Pace:
         prompts, alike = _prompts(plan), bool(_prompts(plan)) == bool(_prompts(following))
         rows = plan.tokens - prompts
         if alike and not prompts:
-            self._plain.setdefault(rows, deque(maxlen=RECENT)).append(took)
+            times = self._plain.setdefault(rows, deque(maxlen=RECENT))
+            times.append(took)
+            if len(times) >= SURE:
+                self._newest = rows
         elif alike and rows and self.decode(rows):
             self._costs.append(max(0.0, took - self.decode(rows)) / prompts)
 

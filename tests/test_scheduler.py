@@ -102,6 +102,23 @@ def test_the_pace_keeps_steps_with_prompts_near_a_multiple_of_a_plain_one():
     assert abs(pace.decode(1) - 0.010) < 1e-6
 
 
+def test_the_pace_believes_what_it_measured_last():
+    """What other numbers of sequences took in other times, with other contexts, is kept within what that allows."""
+    pace = Pace()
+
+    def decoded(rows, seconds, steps=5):
+        plan = Plan([Work(sequence(5), 5, 1, True, -1, r, []) for r in range(rows)])
+        pace.forget()
+        for i in range(steps):
+            pace.note(i * seconds, plan, plan)
+    decoded(4, 0.070), decoded(8, 0.010)
+    assert abs(pace.decode(4) - 0.010) < 1e-9 and abs(pace.decode(8) - 0.010) < 1e-9
+    decoded(3, 0.030)
+    assert abs(pace.decode(4) - 0.040) < 1e-9 and abs(pace.decode(8) - 0.030) < 1e-9 and abs(pace.decode(3) - 0.030) < 1e-9
+    decoded(4, 0.032, steps=20)
+    assert abs(pace.decode(4) - 0.032) < 1e-9 and abs(pace.decode(3) - 0.030) < 1e-9
+
+
 def test_the_pace_lets_two_prompts_go_on_however_much_a_token_costs():
     """As far into a long prompt: then a short one that comes goes on, too."""
     pace, s = Pace(), Scheduler(16, 2000, token_budget=512, max_batch=8)
