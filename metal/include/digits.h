@@ -25,9 +25,15 @@ inline vfloat largest(vfloats t) {
 inline vfloat added(vfloats t) {
     return ((t.v[0] + t.v[1]) + (t.v[2] + t.v[3])) + ((t.v[4] + t.v[5]) + (t.v[6] + t.v[7]));
 }
+inline vfloat total_of(vfloats t) {                       // of x, from what `take` gives
+#ifdef TIMES
+    UNROLL for (int i = 0; i < 8; ++i) t.v[i] = t.v[i] * TIMES(i);
+#endif
+    return added(t);
+}
 inline activation in_units(vfloats t, vfloat most) {      // most: the largest of t, or more
     activation a;
-    vfloat total = added(t);
+    vfloat total = total_of(t);
     vfloat scale = select(vfloat(0.0f), MOST / most, most > 0.0f);
     a.unit = most * (1.0f / MOST) + total * 0.0f;                         // not a number where one of x is none
     vint q[8], all = 0;
@@ -100,7 +106,7 @@ inline scaled_step LOAD(weights w, vlane lane, int n) {
 }
 inline activation in_units(vfloats t, vlane lane) {
     float most = simd_max(largest(t));
-    vfloat total = added(t);
+    vfloat total = total_of(t);
     UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) total += simd_shuffle_xor(total, other);
     activation a = in_units(t, vfloat(most));
     float unit = most * (1.0f / MOST) + simd_sum(added(t)) * 0.0f;
@@ -128,7 +134,7 @@ inline grouped LOAD(weights w, vlane lane, int n) {
     return q;
 }
 inline activation in_units(vfloats t, vlane lane) {
-    vfloat most = largest(t), total = added(t);
+    vfloat most = largest(t), total = total_of(t);
     UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) {
         most = max(most, simd_shuffle_xor(most, other));
         total += simd_shuffle_xor(total, other);

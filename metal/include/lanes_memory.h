@@ -320,6 +320,13 @@ LANES_SPREAD, class M> LI vuint ld_word(ptr<const uchar> p, LANES_SPREAD_OF i, M
     }
     return v;
 }
+#if LANES_THREE_BYTES
+LANES_SPREAD, class M> LI vuint ld_three(ptr<const uchar> p, LANES_SPREAD_OF i, M m) {     // three bytes a lane, of 8, 16, 24, 32 lanes
+    typedef LANES_SPREAD_OF I;
+    p.check(i, lanes_in(m), 2);
+    return three_bytes_of<I>(p.p + i.base, lanes_in(m), parts());
+}
+#endif
 #if LANES_BIT_FIELDS
 template <int BITS, int FROM> LI vuint bit_fields(ptr<const uint> p, vprefix m) {
     constexpr std::make_integer_sequence<int, 64> bytes{};

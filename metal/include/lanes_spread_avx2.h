@@ -118,5 +118,10 @@ template <class S, int... K> constexpr bool near_bytes(std::integer_sequence<int
 template <class S, class V, int... K> LI void few_bytes(V& v, const uchar* p, int n, std::integer_sequence<int, K...>) {      // n: a multiple of W
     ((v.p[K] = n > K * W ? near_of<S, K, 1, 1>::load(p) : upart{}), ...);
 }
+#define LANES_THREE_BYTES 1
+template <class S, int... K> LI vuint three_bytes_of(const uchar* p, int n, std::integer_sequence<int, K...>) {
+    static_assert((near_of<S, K, 1, 3>::fits() && ...), "bytes of four lanes within 16");
+    vuint v; ((v.p[K] = n > K * W ? near_of<S, K, 1, 3>::load(p) : upart{}), ...); return v;
+}
 #endif
 }  // namespace lanes

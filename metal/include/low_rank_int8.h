@@ -31,7 +31,11 @@ template <typename I, typename J> inline void correct_rows(thread results& out, 
             byte_pairs c = bytes_of(l.w + (k / 32 + n) * FACTOR, row);
             UNROLL for (int b = 0; b < B; ++b) UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 4; ++j) {
                 tptr<uint> digits = tptr<uint>(t + b * LOW_FLOATS) + (2 * i * LOW_WORDS + k / 8 + n * 4 + j);
+#if FACTOR == 4
+                sums[b][i] = dot8<4>(sums[b][i], c.a[j], vuint(digits[0]), c.b[j], vuint(digits[LOW_WORDS]));
+#else
                 sums[b][i] = dot4(dot4(sums[b][i], c.a[j], digits[0]), c.b[j], digits[LOW_WORDS]);
+#endif
             }
         }
         vfloat scale = vfloat(ld(l.scales + k / FGROUP, group)), offset = vfloat(ld(l.offsets + k / FGROUP, group));

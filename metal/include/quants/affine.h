@@ -6,7 +6,20 @@
 #define SCALES 1
 #define OFFSET 1
 #define ZERO 0
-#define CODES BITS
+#if HOST && REGISTERS == 16                               // a scale and an offset of each 32 weights, or twice that of 64 and so on
+#define GROUPS 8
+#define FACTOR_UNIT 1.0f
+inline vint factor_of(vlane lane) { return vint(lane) / 4 * 2; }
+inline vint lane_of(vint factor) { return factor / 2 * 4; }
+#define IN_PLACE (BITS <= 3)                              // codes stay where they are in their bytes, up to 2 bits to the left
+#else
+#define IN_PLACE 0
+#endif
+#define CODES (IN_PLACE ? 5 : BITS)
+#if IN_PLACE                                              // PLACE(i): the code that byte i has, times TIMES(i)
+#define TIMES(i) (BITS == 2 ? (i) % 4 / 2 * 3 + 1.0f : (i) % 4 % 3 == 0 ? 1.0f : float((i) % 4 * 2))
+#define PLACE(i) (BITS == 2 ? (i) % 2 * 4 + (i) % 4 / 2 + (i) / 4 * 2 : (i) % 4 == 3 ? 2 + (i) / 4 * 3 : (i) % 4 * 3 + (i) / 4)
+#endif
 struct weights { dptr<const uint> w; dptr<const STYPE> scales; dptr<const STYPE> offsets; };
 
 inline weights at(weights w, long row, int k, int K) {
@@ -37,6 +50,9 @@ inline weights at(weights w, long row, int k, int K) {
 
 // Three bytes from byte NUM * lane + OFF on; further bits are not zero.
 template <int NUM, int OFF> inline vuint three_bytes(dptr<const uint> w, vlane lane, int n) {
+#if LANES_THREE_BYTES                                     // of bytes that lie together
+    if constexpr (NUM == 3) if (n % 8 == 0) return ld_three(dptr<const uchar>(w), spread<32, 0, NUM, 1, OFF>(lane), first(lane, n));
+#endif
     vuint shift = vuint((vint(lane) * NUM + OFF) % 4 * 8);
     vuint low = ld(w, spread<32, 0, NUM, 4, OFF>(lane), first(lane, n)),
           high = ld(w, spread<32, 0, NUM, 4, OFF + 2>(lane), first(lane, n));
@@ -64,6 +80,13 @@ inline two_words words(weights w, vlane lane, int m) {                    // of 
 #endif
     return t;
 }
+#ifdef GROUPS
+inline vfloat factors(weights w, vlane lane, int n) {
+    vfloat scale = vfloat(ld(w.scales, spread<GROUP / 16, 1, 0, 1, 0, GROUP / 16, 16>(lane), first(lane, n / 16))),
+           offset = vfloat(ld(w.offsets, spread<GROUP / 16, 1, 0, 1, 0, GROUP / 16, 16>(lane), first(lane, n / 16)));
+    return select(scale, offset, vint(lane) % 2 == 1);
+}
+#endif
 inline vfloat load_scale(weights w, vlane lane, int m) { return vfloat(ld(w.scales, spread<GROUP / 8, 1, 0>(lane), first(lane, m))); }
 inline vfloat load_offset(weights w, vlane lane, int m) { return vfloat(ld(w.offsets, spread<GROUP / 8, 1, 0>(lane), first(lane, m))); }
 inline chunk load(weights w, vlane lane, int n) {
@@ -86,7 +109,16 @@ inline vuint in_bytes(vuint w) {
 }
 inline eight_bytes load_bytes(weights w, vlane lane, int n) {
     eight_bytes e;
-#if LANES_BIT_FIELDS && BITS != 4 && BITS != 8
+#if IN_PLACE && BITS == 2
+    vuint t = words(w, lane, n / 8).of[0], two = t | t << 16;
+    e.a = two & 0x0c0c0303u;
+    e.b = two >> 4 & 0x0c0c0303u;
+#elif IN_PLACE
+    vuint t = words(w, lane, n / 8).of[0];
+    const uint three = 0x001c0e07u, last = 0x07000000u;
+    e.a = (t & three) | (t << 18 & last);
+    e.b = (t >> 3 & three) | (t << 9 & last);
+#elif LANES_BIT_FIELDS && BITS != 4 && BITS != 8
     e.a = bit_fields<BITS, 0>(w.w, first(lane, n / 8));
     e.b = bit_fields<BITS, 4>(w.w, first(lane, n / 8));
 #else
@@ -108,6 +140,10 @@ template <typename P> inline vfloats take(P x, vlane lane, int n) {
 #if BITS == 4
     vfloats t = eight(a, b), r;
     UNROLL for (int i = 0; i < 8; ++i) r.v[i] = t.v[i % 4 * 2 + i / 4];
+    return r;
+#elif IN_PLACE && BYTES
+    vfloats t = eight(a, b), r;
+    UNROLL for (int i = 0; i < 8; ++i) r.v[i] = t.v[PLACE(i)] * (1.0f / TIMES(i));
     return r;
 #else
     return eight(a, b);
