@@ -41,7 +41,8 @@ template <typename I, typename J> inline void correct_rows(thread results& out, 
         vfloat scale = vfloat(ld(l.scales + k / FGROUP, group)), offset = vfloat(ld(l.offsets + k / FGROUP, group));
         UNROLL for (int b = 0; b < B; ++b) {
             tptr<float> more = t + (b * LOW_FLOATS + 6 * LOW_WORDS);
-            vfloat sum = (vfloat(sums[b][0]) * 256.0f + vfloat(sums[b][1])) * 256.0f + vfloat(sums[b][2]);
+            const float digit = float(1 << DIGIT);
+            vfloat sum = (vfloat(sums[b][0]) * digit + vfloat(sums[b][1])) * digit + vfloat(sums[b][2]);
             out.y[b] += sum * (scale * more[RANK / FGROUP]) + offset * more[k / FGROUP];
         }
     }

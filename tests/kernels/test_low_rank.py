@@ -16,9 +16,9 @@ LEFTS = [(affine(4, 64), 64), (affine(4, 32, mx.bfloat16), 32), (affine(8, 32), 
 REST = [pytest.param(k, r, marks=pytest.mark.slow) for k, r in LEFTS[1:]]
 
 
-def parts(kind, rank, n, k):
+def parts(kind, rank, n, k, of=Q):
     """(arrays of Q, the Correction, fp64 [n, k] that they stand for)."""
-    (w, q), (left, dl), (right, dr) = matrix(Q, n, k), matrix(kind, n, rank, 3), matrix(R, rank, k, 4)
+    (w, q), (left, dl), (right, dr) = matrix(of, n, k), matrix(kind, n, rank, 3), matrix(R, rank, k, 4)
     low = low_rank.Correction(tuple(left), kind, tuple(right), R, rank)
     return w, low, q + dl.astype(np.float64) @ dr.astype(np.float64)
 
@@ -40,6 +40,17 @@ def test_it_is_added_in_the_same_launch(kind, rank, rows, what):
     assert {count for (kernel, _), count in used.items() if kernel in ("q_gemv", "q_gemm")} == {2}     # R x, and the rest
     with library.aside():
         assert relative(q_matmul.apply(mx.array(x), w, Q, low=low, eps=EPS, **cast), oracle(x, whole, **options)) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize("bits", [8, *(pytest.param(b, marks=pytest.mark.slow) for b in (2, 4, 5, 6))])
+def test_other_codes_beside_it(bits):
+    """The digits of x have as many bits as Q's codes leave room for, and so have those of R x."""
+    n, k, of = 45, 320, affine(bits, 64)
+    for kind, rank in LEFTS[0], LEFTS[2]:
+        w, low, whole = parts(kind, rank, n, k, of)
+        x = activations(1, k)
+        assert relative(q_matmul.apply(mx.array(x), w, of, low=low), oracle(x, whole)) < 1e-5
 
 
 @needs_compiler
