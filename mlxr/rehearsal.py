@@ -39,6 +39,9 @@ def _steps(mode, pool, max_batch, context):
     if mode == PAGED:
         for sequences in _row_counts(max_batch)[1:]:
             yield [_work(i, far, 1, page) for i in range(sequences)]
+        for tokens in _row_counts(max(q_gemm.FEW)):       # with a prompt's beside those, as the pace says
+            if tokens > max_batch:
+                yield [_work(0, far, tokens, page)]
 
 
 def _work(slot, start, count, page):
