@@ -68,8 +68,8 @@ class Pace:
             times.append(took)
             if len(times) >= SURE:
                 self._newest = rows
-        elif alike and rows and self.decode(rows):
-            self._costs.append(max(0.0, took - self.decode(rows)) / prompts)
+        elif alike and rows and (plain := self.decode(rows)):
+            self._costs.append(max(0.0, took - plain) / prompts)
 
 
 class Unpaced:
