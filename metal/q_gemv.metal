@@ -96,51 +96,63 @@ template <typename S, typename T> inline S none() {
 #ifndef HINTED
 #define HINTED 48                                         // steps between a hint and its weights
 #endif
+#ifndef NEAR
+#define NEAR (REGISTERS == 16 ? 16384 : 32768)            // bytes of x
+#endif
+#define AT_ONCE max(1, NEAR / (B * TILE * 4))             // steps whose x stays near
+// Where row `row` of these has its first weights; for one behind them: the next part's of these rows, or those of the next rows.
+inline weights start_of(weights w, long row0, int row, int rows, int from, int some, int steps, int K) {
+    bool behind = row >= rows, last = from + some >= steps;
+    return at(w, row0 + (behind && !last ? row - rows : row), (behind ? (last ? 0 : from + some) : from) * STEP, K);
+}
 // Rows row0 .. row0 + rows - 1 of W (32 at most) times x. ends: B * 1024 floats, in which the lanes' sums of each row wait for the
-// others. Some rows at once are read faster than one after the other, as long as what they need stays in registers.
+// others. Some rows at once are read faster than one after the other, as long as what they need stays in registers; and where x is
+// long, part of all of these rows after part, as long as what that needs of x stays in the nearest cache.
 APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, long row0, int rows, int K) {
 #if WIDTH
     K = WIDTH;                                            // few steps: addresses that are not worked out cost less than they take
 #endif
-    int steps = K / STEP, stride = (steps + TAIL_TILES) * TILE, turns = HINTED / ROWS_AT_ONCE, some = max(steps, 1);
+    int steps = K / STEP, stride = (steps + TAIL_TILES) * TILE, turns = HINTED / ROWS_AT_ONCE;
+    int parts = max((steps + AT_ONCE - 1) / AT_ONCE, 1), some = max((steps + parts - 1) / parts, 1);
     int whole_rows = turns / some * ROWS_AT_ONCE, further = turns % some;
 #if LOW_BYTES
     low_ahead(l, int(row0) + 32, rows);                   // of the next 32 rows
 #endif
-    for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
+    for (int from = 0; from == 0 || from < steps; from += some) {
+        int n = min(some, steps - from);
+        for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
 #if TAIL
-        if (row % 4 == 0) {
-            UNROLL for (int r = 0; r < 4; ++r) ahead(at(w, row0 + row + r + whole_rows, steps * STEP, K));
-            tails(w, tiles + steps * TILE, stride, ends, lane, row0, row, rows, K);
-        }
-#endif
-        sums all[ROWS_AT_ONCE];
-        weights here[ROWS_AT_ONCE], soon[ROWS_AT_ONCE], later[ROWS_AT_ONCE];   // soon: in the row that is hinted at; later: in the next
-        UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-            all[r] = none<sums, row_total>();
-            here[r] = at(w, row0 + min(row + r, rows - 1), 0, K);
-            soon[r] = at(w, row0 + row + r + whole_rows, further * STEP, K);
-            later[r] = at(w, row0 + row + r + whole_rows + ROWS_AT_ONCE, 0, K);
-        }
-        for (int i = 0; i < steps; ++i) {
-            bool in_row = i + further < steps;
-            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
-                ahead(in_row ? at(soon[r], 0, i * STEP, K) : at(later[r], 0, (i + further - steps) * STEP, K));
-            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
-                CHUNK q = LOAD(at(here[r], 0, i * STEP, K), lane, STEP);
-                products(all[r], q, tiles + i * TILE, stride, lane);
+            if (row % 4 == 0 && from == 0) {
+                UNROLL for (int r = 0; r < 4; ++r) ahead(at(w, row0 + row + r + whole_rows, steps * STEP, K));
+                tails(w, tiles + steps * TILE, stride, ends, lane, row0, row, rows, K);
             }
-        }
-        UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
-            if (row + r < rows)
-                UNROLL for (int b = 0; b < B; ++b) {
-                    tptr<float> end = ends + (b * 32 + row + r) * 32;
-#if TAIL
-                    end[lane] = whole(all[r].v[b]) + vfloat(end[lane]);
-#else
-                    end[lane] = whole(all[r].v[b]);
 #endif
+            sums all[ROWS_AT_ONCE];
+            weights here[ROWS_AT_ONCE], soon[ROWS_AT_ONCE], later[ROWS_AT_ONCE];   // soon: in the row that is hinted at; later: in the next
+            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+                all[r] = none<sums, row_total>();
+                here[r] = at(w, row0 + min(row + r, rows - 1), from * STEP, K);
+                soon[r] = at(start_of(w, row0, row + r + whole_rows, rows, from, some, steps, K), 0, further * STEP, K);
+                later[r] = start_of(w, row0, row + r + whole_rows + ROWS_AT_ONCE, rows, from, some, steps, K);
+            }
+            for (int i = 0; i < n; ++i) {
+                bool in_row = i + further < n;
+                UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                    ahead(in_row ? at(soon[r], 0, i * STEP, K) : at(later[r], 0, (i + further - n) * STEP, K));
+                UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r) {
+                    CHUNK q = LOAD(at(here[r], 0, i * STEP, K), lane, STEP);
+                    products(all[r], q, tiles + (from + i) * TILE, stride, lane);
                 }
+            }
+            UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
+                if (row + r < rows)
+                    UNROLL for (int b = 0; b < B; ++b) {
+                        tptr<float> end = ends + (b * 32 + row + r) * 32;
+                        vfloat sum = whole(all[r].v[b]);
+                        if (TAIL || from > 0) sum += vfloat(end[lane]);
+                        end[lane] = sum;
+                    }
+        }
     }
     results out;
     SG_BARRIER;

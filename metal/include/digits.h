@@ -58,7 +58,7 @@ inline activation in_units(vfloats t, vfloat most) {      // most: the largest o
 }
 
 inline vint digits_dot(activation a, eight_bytes e) { return dot_digits<CODES, DIGIT, (ZERO > 0)>(vint(a.total), e.a, e.b, a.d); }
-#if GROUPS && !ZERO
+#if GROUPS && !ZERO && !WHOLE
 template <typename V> struct sum_of { V v, more; };       // of products: with codes; with offsets, by group
 typedef sum_of<vfloat> row_sum;                           // a lane's own
 typedef sum_of<vtotal> row_total;                         // the same where lanes need not be told apart
@@ -91,7 +91,7 @@ template <int N, int FROM> inline eight_bytes join(eight_bytes a, eight_bytes b,
 
 #if WHOLE
 // A unit for all of a step's x; scales stay integers.
-struct scaled_step { eight_bytes e; vuint scales; vfloat offsets; float scale, offset; };      // these times those
+struct scaled_step { eight_bytes e; vuint scales; vfloat offsets, scale, offset; };      // these times those
 #define CHUNK scaled_step
 #define APART_TOTALS 0                                    // sums of groups are in units, whose lanes from 16 on have the unit
 
@@ -100,8 +100,8 @@ inline scaled_step LOAD(weights w, vlane lane, int n) {
     q.e = load_bytes(w, lane, n);
     q.scales = scale_pairs(w, lane);
     q.offsets = offsets(w, lane);
-    q.scale = step_scale(w);
-    q.offset = step_offset(w);
+    q.scale = step_scale(w, lane);
+    q.offset = step_offset(w, lane);
     return q;
 }
 inline activation in_units(vfloats t, vlane lane) {
@@ -110,12 +110,12 @@ inline activation in_units(vfloats t, vlane lane) {
     UNROLL for (int other = 1; other < 32 / GROUPS; other *= 2) total += simd_shuffle_xor(total, other);
     activation a = in_units(t, vfloat(most));
     float unit = most * (1.0f / MOST) + simd_sum(added(t)) * 0.0f;
-    a.unit = select(simd_shuffle(total, lane_of(vint(lane) % GROUPS * (16 / GROUPS))), vfloat(unit), vint(lane) >= 16);
+    a.unit = select(simd_shuffle(-total, lane_of(vint(lane) % GROUPS * (16 / GROUPS))), vfloat(unit), vint(lane) >= 16);
     return a;
 }
 template <typename S> inline void add_dot(thread S& sum, thread const scaled_step& q, activation a, vlane lane) {
-    sum.v = add_scaled<CODES, DIGIT>(sum.v, q.e.a, q.e.b, a.d, q.scales, q.scale * simd_broadcast(a.unit, 16));
-    sum.more = add_some<(1u << GROUPS) - 1u>(sum.more, q.offsets * a.unit * q.offset, lane);
+    sum = add_scaled<CODES, DIGIT>(sum, q.e.a, q.e.b, a.d, q.scales, q.scale, a.unit);
+    sum = add_times<(1u << GROUPS) - 1u>(sum, q.offsets, a.unit, q.offset, lane);
 }
 #elif GROUPS
 struct grouped { eight_bytes e; vfloat factors; };

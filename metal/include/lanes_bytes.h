@@ -89,19 +89,61 @@ LI vuint byte_of(uint low, uint high, vint i) {           // byte i, 0 .. 7, of 
     return select(vuint(low), vuint(high), i >= 4) >> vuint(i % 4 * 8) & 255u;
 #endif
 }
-LI vuint byte_twice(uint low, uint high, vint i) {        // the same, in both halves of the word
+// Four words, the same for all lanes, whose 16 bytes lanes can pick.
+struct four_words {
 #if LANES_AVX2
-    vuint r;
-    EACH r.p[k_] = (upart)_mm256_shuffle_epi8(_mm256_set1_epi64x((long long)((unsigned long long)high << 32 | low)),
-                                              (__m256i)(i.p[k_] * 0x00010001 | (int)0x80008000));
-    return r;
+    upart p;                                              // twice
+    LI four_words(upart v) : p(v) {}
+    LI four_words(uint a, uint b, uint c, uint d) : p{a, b, c, d, a, b, c, d} {}
 #else
-    return byte_of(low, high, i) * vuint(0x00010001u);
+    uint p[4];
+    LI four_words(uint a, uint b, uint c, uint d) : p{a, b, c, d} {}
+#endif
+};
+LI four_words four(uint a, uint b, uint c, uint d) { return four_words(a, b, c, d); }
+LI four_words ld_four(ptr<const uint> p) {                // the four at p
+    p.check(0); p.check(3);
+#if LANES_AVX2
+    return four_words((upart)_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p.p)));
+#else
+    return four_words(p.p[0], p.p[1], p.p[2], p.p[3]);
 #endif
 }
-// sum + unit times the products of codes and their numbers of three digits (see dot_digits), each lane's times its scale: of 15 bits,
-// in both halves of the word. The sum of a digit's products fits into 32 bits.
-template <int BITS, int SHIFT> LI vtotal add_scaled(vtotal sum, vuint a, vuint b, const vuint* d, vuint scales, float unit) {
+#if LANES_AVX2
+#define LANES_FOUR(op) LI four_words operator op(four_words a, four_words b) { return four_words(a.p op b.p); }
+#else
+#define LANES_FOUR(op) LI four_words operator op(four_words a, four_words b) { return four_words(a.p[0] op b.p[0], a.p[1] op b.p[1], a.p[2] op b.p[2], a.p[3] op b.p[3]); }
+#endif
+LANES_FOUR(&) LANES_FOUR(|) LANES_FOUR(>>)
+template <int A, int B, int C, int D> LI four_words pick(four_words a) {       // words A, B, C and D of them
+#if LANES_AVX2
+    return four_words((upart)_mm256_shuffle_epi32((__m256i)a.p, A | B << 2 | C << 4 | D << 6));
+#else
+    return four_words(a.p[A], a.p[B], a.p[C], a.p[D]);
+#endif
+}
+LI vuint byte_of(four_words a, vint i) {                  // byte i, 0 .. 15
+    vuint r;
+#if LANES_AVX2
+    EACH r.p[k_] = (upart)_mm256_shuffle_epi8((__m256i)a.p, (__m256i)(i.p[k_] | (int)0x80808000));
+#else
+    EACH EACH_LANE r.p[k_][l_] = a.p[i.p[k_][l_] / 4] >> i.p[k_][l_] % 4 * 8 & 255u;
+#endif
+    return r;
+}
+LI vuint byte_twice(four_words a, vint i) {               // the same, in both halves of the word
+#if LANES_AVX2
+    vuint r;
+    EACH r.p[k_] = (upart)_mm256_shuffle_epi8((__m256i)a.p, (__m256i)(i.p[k_] * 0x00010001 | (int)0x80008000));
+    return r;
+#else
+    return byte_of(a, i) * vuint(0x00010001u);
+#endif
+}
+// sum + scale * unit times the products of codes and their numbers of three digits (see dot_digits), each lane's times its scale: of
+// 15 bits, in both halves of the word. The sum of a digit's products fits into 32 bits. scale is the same in all lanes, unit in those
+// from 16 on, which are asked.
+template <int BITS, int SHIFT> LI vtotal add_scaled(vtotal sum, vuint a, vuint b, const vuint* d, vuint scales, vfloat scale, vfloat unit) {
 #if LANES_AVX2
     ipart total[3] = {};
     EACH UNROLL for (int j = 0; j < 3; ++j) {
@@ -112,11 +154,32 @@ template <int BITS, int SHIFT> LI vtotal add_scaled(vtotal sum, vuint a, vuint b
     const __m256 times = _mm256_set1_ps(float(1 << SHIFT));
     __m256 v = _mm256_fmadd_ps(_mm256_cvtepi32_ps((__m256i)total[0]), times, _mm256_cvtepi32_ps((__m256i)total[1]));
     v = _mm256_fmadd_ps(v, times, _mm256_cvtepi32_ps((__m256i)total[2]));
-    sum.p = (fpart)_mm256_fmadd_ps(v, _mm256_set1_ps(unit), (__m256)sum.p);
+    sum.p = (fpart)_mm256_fmadd_ps(v, (__m256)(scale.p[NP - 1] * unit.p[NP - 1]), (__m256)sum.p);
     return sum;
 #else
-    return sum + vfloat(dot_digits<BITS, SHIFT, false>(vint(0), a, b, d)) * (vfloat(vint(scales & 0x7fffu)) * unit);
+    vfloat s = vfloat(dot_digits<BITS, SHIFT, false>(vint(0), a, b, d));
+    return sum + s * (vfloat(vint(scales & 0x7fffu)) * scale * unit.get(31));
 #endif
+}
+LI vfloat evens(vfloat a, vlane) {                        // lanes l and l + 1: lane l of a, l even
+#if LANES_AVX512
+    EACH a.p[k_] = (fpart)_mm512_moveldup_ps((__m512)a.p[k_]);
+#elif LANES_AVX2
+    EACH a.p[k_] = (fpart)_mm256_moveldup_ps((__m256)a.p[k_]);
+#else
+    EACH EACH_LANE if (l_ % 2) a.p[k_][l_] = a.p[k_][l_ - 1];
+#endif
+    return a;
+}
+LI vfloat odds(vfloat a, vlane) {                         // the same of lane l + 1
+#if LANES_AVX512
+    EACH a.p[k_] = (fpart)_mm512_movehdup_ps((__m512)a.p[k_]);
+#elif LANES_AVX2
+    EACH a.p[k_] = (fpart)_mm256_movehdup_ps((__m256)a.p[k_]);
+#else
+    EACH EACH_LANE if (l_ % 2 == 0) a.p[k_][l_] = a.p[k_][l_ + 1];
+#endif
+    return a;
 }
 // To the left by n up to 8, or by 32 - n to the right: of the bits, those count that stay in their byte.
 LI vuint turn(vuint a, vuint n) {

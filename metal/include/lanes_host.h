@@ -145,6 +145,20 @@ template <uint MASK> LI vtotal add_some(vtotal sum, vfloat v, vlane) {
     return sum;
 }
 #endif
+// sum + a * b * times in the lanes whose bit of MASK is set: the first 8, 16 or all. times is the same in all lanes.
+template <uint MASK> LI vtotal add_times(vtotal sum, vfloat a, vfloat b, vfloat times, vlane lane) {
+#if LANES_AVX2
+    fpart t = {};
+    static_assert(MASK == 0xffu || MASK == 0xffffu || MASK == 0xffffffffu, "whole parts");
+    EACH if (MASK >> (k_ * W) & 1u) {
+        t = k_ ? (fpart)_mm256_fmadd_ps((__m256)a.p[k_], (__m256)b.p[k_], (__m256)t) : a.p[0] * b.p[0];
+    }
+    sum.p = (fpart)_mm256_fmadd_ps((__m256)t, (__m256)times.p[0], (__m256)sum.p);
+    return sum;
+#else
+    return add_some<MASK>(sum, a * b * times, lane);
+#endif
+}
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }
 LI int simd_broadcast(vint a, int lane) { return a.get(lane & 31); }
 LI uint simd_broadcast(vuint a, int lane) { return a.get(lane & 31); }

@@ -108,10 +108,18 @@ template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a,
     int s = dot8<BITS>(dot8<BITS>(0, a, d[0], b, d[1]) << SHIFT, a, d[2], b, d[3]) << SHIFT;
     return dot8<BITS>(s, a, d[4], b, d[5]) + (MORE ? sum : 0);
 }
-inline uint byte_twice(uint low, uint high, int i) { return byte_of(low, high, i) * 0x00010001u; }
-template <int BITS, int SHIFT> inline float add_scaled(float sum, uint a, uint b, const thread uint* d, uint scales, float unit) {
-    return sum + float(dot_digits<BITS, SHIFT, false>(0, a, b, d)) * (float(scales & 0x7fffu) * unit);
+typedef uint4 four_words;
+inline four_words four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
+inline four_words ld_four(const device uint* p) { return uint4(p[0], p[1], p[2], p[3]); }
+template <int A, int B, int C, int D> inline four_words pick(four_words a) { return uint4(a[A], a[B], a[C], a[D]); }
+inline uint byte_of(four_words a, int i) { return a[i / 4] >> uint(i % 4 * 8) & 255u; }    // i: 0 .. 15
+inline uint byte_twice(four_words a, int i) { return byte_of(a, i) * 0x00010001u; }
+template <int BITS, int SHIFT> inline float add_scaled(float sum, uint a, uint b, const thread uint* d, uint scales, float scale, float unit) {
+    return sum + float(dot_digits<BITS, SHIFT, false>(0, a, b, d)) * (float(scales & 0x7fffu) * scale * simd_shuffle(unit, ushort(31)));
 }
+template <uint MASK> inline float add_times(float sum, float a, float b, float times, int lane) { return add_some<MASK>(sum, a * b * times, lane); }
+inline float evens(float a, int lane) { return simd_shuffle(a, ushort(lane & 30)); }
+inline float odds(float a, int lane) { return simd_shuffle(a, ushort(lane | 1)); }
 inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
     float s = 0.0f;
     for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];

@@ -72,6 +72,9 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = pick_bytes(dptr<const uchar>(w) + 3, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu);
         ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16)) ROW(simd_shuffle16(x, (vint(lane) * 5 + 2) % 16))
         ROW(add_some<0xffff5a5au>(x, z, lane)) ROW(add_some<0xaaaau>(x, z, lane))
+        ROW(evens(x, lane) - odds(z, lane))
+        four_words f = pick<2, 0, 3, 1>(ld_four(dptr<const uint>(w) + 1)); f = f >> four(4, 0, 9, 2) & four(0x7f7f7fffu, ~0u, 0xffu, ~0u) | f;
+        ROW(vfloat(byte_of(f, vint(lane) * 7 % 16))) ROW(vfloat(byte_twice(f, vint(lane) % 16)))
         ROW(join<8, 16>(x, z, x + z, x - z, lane)) ROW(join<16, 0>(x, z, x, z, lane)) ROW(join<32, 0>(z, z, z, z, lane))
         ROW(select(vfloat(0.0f), join<4, 8>(x, z, x + z, x - z, lane), lane < 16))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 12, 1, 1, 0, 2, 16>(lane) + 3, first(lane, 16))))
@@ -126,6 +129,8 @@ def expected():
     i, x, z = np.arange(32), a[:32], a[32:64]
     lo = lambda k: w.view(np.float16)[k].astype(np.float32)
     bf = lambda k: (w[k].astype(np.uint32) << 16).view(np.float32)
+    four = w[2:10].view(np.uint32)[[2, 0, 3, 1]]
+    four = (four >> np.array([4, 0, 9, 2], np.uint32) & np.array([0x7F7F7FFF, ~0 & 0xFFFFFFFF, 0xFF, ~0 & 0xFFFFFFFF], np.uint32) | four).view(np.uint8)
     first = lambda v, n: np.where(i < n, v, 0)
     full = lambda v: np.full(32, v)
     p, p2, bytes_ = i // 4 * 9 + i % 4 * 2 + 1, i // 8 * 17 + i % 8 * 2 + 1, w.view(np.uint8)
@@ -216,6 +221,9 @@ def expected():
         x[(i * 5 + 2) % 16],
         np.where(0xFFFF5A5A >> i & 1, x + z, x),
         np.where(0xAAAA >> i & 1, x + z, x),
+        x[i & 30] - z[i | 1],
+        four[i * 7 % 16],
+        four[i % 16] * 65537.0,
         np.concatenate([v[16:24] for v in (x, z, x + z, x - z)]),
         np.concatenate([x[:16], z[:16]]),
         z,

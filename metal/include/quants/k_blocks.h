@@ -21,6 +21,9 @@
 #define OTHERS(low, top) (((low) & 0x0f0f0f0fu) | ((top) >> 2 & 0x30303030u))
 #if REGISTERS == 16
 #define WHOLE 1
+#define NEXT 4                                            // words from a lane's first four codes to its others
+#else
+#define NEXT 1
 #endif
 struct weights { dptr<const uint> w; };
 
@@ -29,8 +32,8 @@ inline void ahead(weights w) { prefetch(w.w, UNITS); }
 // The lower lanes have the lower halves of all bytes: every second 32 weights. Eight consecutive ones are a lane's.
 inline vint number_of(vlane lane) { return vint(lane) % 16 / 4 * 2 + vint(lane) / 16; }        // which 32 weights a lane's are of
 template <typename P> inline vfloats take(P x, vlane lane, int) {
-    vint i = number_of(lane) * 32 + vint(lane) % 4 * 8;
-    return eight(ld4(x, i, first(lane, 32)), ld4(x, i + 4, first(lane, 32)));
+    vint i = number_of(lane) * 32 + vint(lane) % 4 * (NEXT == 1 ? 8 : 4);
+    return eight(ld4(x, i, first(lane, 32)), ld4(x, i + 4 * NEXT, first(lane, 32)));
 }
 inline vint factor_of(vlane lane) { return number_of(lane) * 2; }
 inline vint lane_of(vint factor) { return factor / 4 * 4 + factor / 2 % 2 * 16; }
@@ -44,22 +47,25 @@ inline vfloat factors(weights w, vlane lane, int) {
     return vfloat(dot4_small(vint(0), parts, times)) * vfloat(ld(dptr<const half>(w.w), spread<2, 0>(lane)));
 }
 #if WHOLE
-inline vuint scale_pairs(weights w, vlane lane) { return byte_twice(FIRST_FOUR(w.w[1]), OTHERS(w.w[3], w.w[1]), number_of(lane)); }
-inline vfloat offsets(weights w, vlane lane) {
-    return number(byte_of(FIRST_FOUR(w.w[2]), OTHERS(w.w[3] >> 4, w.w[2]), vint(lane) % 8));
+inline four_words scales_and_minima(weights w) {          // bytes of 8 each
+    four_words t = ld_four(w.w + 1);
+    four_words low = pick<0, 2, 1, 2>(t) >> four(0, 0, 0, 4) & four(0x3f3f3f3fu, 0x0f0f0f0fu, 0x3f3f3f3fu, 0x0f0f0f0fu);
+    return low | (pick<0, 0, 1, 1>(t) >> four(2, 2, 2, 2) & four(0, 0x30303030u, 0, 0x30303030u));
 }
-inline float step_scale(weights w) { return half_lo(w.w[0]); }
-inline float step_offset(weights w) { return -half_hi(w.w[0]); }
+inline vuint scale_pairs(weights w, vlane lane) { return byte_twice(scales_and_minima(w), number_of(lane)); }
+inline vfloat offsets(weights w, vlane lane) { return number(byte_of(scales_and_minima(w), 8 + vint(lane) % 8)); }
+inline vfloat step_scale(weights w, vlane lane) { return evens(ld(dptr<const half>(w.w), spread<2, 0>(lane)), lane); }
+inline vfloat step_offset(weights w, vlane lane) { return odds(ld(dptr<const half>(w.w), spread<2, 0>(lane)), lane); }
 #endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vint j = number_of(lane);
     vuint shift = vuint(vint(lane) / 16 * 4);
     eight_bytes e;
-    vuint2 q = ld_two<1>(w.w, spread<4, 8, 2, 1, 0, 4, 16>(lane) + NIBBLES);
+    vuint2 q = ld_two<NEXT>(w.w, spread<4, 8, NEXT == 1 ? 2 : 1, 1, 0, 4, 16>(lane) + NIBBLES);
     e.a = q.x >> shift & 0x0f0f0f0fu;
     e.b = q.y >> shift & 0x0f0f0f0fu;
 #if FIFTHS
-    vuint2 top = ld_two<1>(w.w, spread<4, 0, 2>(lane) + 4);
+    vuint2 top = ld_two<NEXT>(w.w, spread<4, 0, NEXT == 1 ? 2 : 1>(lane) + 4);
     vuint by = vuint(4 - j) & 31u;                        // bit j of each byte to bit 4
     e.a = e.a | (turn(top.x, by) & 0x10101010u);
     e.b = e.b | (turn(top.y, by) & 0x10101010u);

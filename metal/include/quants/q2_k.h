@@ -22,8 +22,8 @@ inline vuint scale_pairs(weights w, vlane lane) {
     return pick_bytes(dptr<const uchar>(w.w), vuint(factor_of(lane) * 0x00010001)) & 0x000f000fu;
 }
 inline vfloat offsets(weights w, vlane lane) { return number(pick_bytes(dptr<const uchar>(w.w), vuint(vint(lane) % 16)) & 0xf0u); }
-inline float step_scale(weights w) { return half_lo(w.w[20]); }
-inline float step_offset(weights w) { return half_hi(w.w[20]) * -0.0625f; }
+inline vfloat step_scale(weights w, vlane lane) { return evens(ld(dptr<const half>(w.w), spread<2, 0>(lane) + 40), lane); }
+inline vfloat step_offset(weights w, vlane lane) { return odds(ld(dptr<const half>(w.w), spread<2, 0>(lane) + 40), lane) * 0.0625f; }
 #endif
 inline eight_bytes load_bytes(weights w, vlane lane, int) {
     vuint s2 = vuint(vint(lane) / 4 % 4 * 2);

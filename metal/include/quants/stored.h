@@ -19,8 +19,9 @@
 //     factor_of(lane)         which of these is the scale of a lane's weights
 //     lane_of(vint factor)    a lane whose weights have it; a group's weights are those of consecutive lanes
 //   WHOLE 1 (or not defined)  with GROUPS, but no ZERO: scales are whole numbers times a step's own, and so are offsets. For `factors`, then:
-//     scale_pairs(w, lane)    the whole number of the scale of a lane's weights, in both halves of a word; step_scale(w): times this
-//     offsets(w, lane)        lane i: that of the offset of group i, or anything behind the last; step_offset(w): times this
+//     scale_pairs(w, lane)    the whole number of the scale of a lane's weights, in both halves of a word; step_scale(w, lane): times
+//                             this, in all lanes
+//     offsets(w, lane)        lane i: that of the offset of group i, or anything behind the last; step_offset(w, lane): times minus this
 //   TIMES(i) (or not defined)   byte i is its code times this, and `take` divides x by it
 //   CODES, codes(w, row, k, K)   bits of a byte, and the bytes of weights k .. k + 31 of a row per lane
 // Families of types share a text that makes the one of the other: bytes.h, signed_bytes.h, nibbles.h, values.h, grids.h.
