@@ -118,6 +118,17 @@ LI vfloat sum_rows(ptr<float> p, vlane, int n) {
 #endif
     return s;
 }
+// Of the first n lanes, up to 16: lane l has element l / N of p, or of q where l is odd; others have zero.
+template <int N, class T> LI vfloat ld_in_turns(ptr<const T> p, ptr<const T> q, vlane lane, int n) {
+#if LANES_AVX2
+    if constexpr (sizeof(T) == 2) if (n == 16) {
+        p.check(0); p.check(16 / N - 1); q.check(0); q.check(16 / N - 1);
+        return in_turns<N, same<T, half>::v>((const char*)p.p, (const char*)q.p);
+    }
+#endif
+    typedef vspread<N, 1, 0, 1, 0, N, 16> I;
+    return select(vfloat(ld(p, I{0}, first(lane, n))), vfloat(ld(q, I{0}, first(lane, n))), vint(lane) % 2 == 1);
+}
 #if !LANES_AVX512
 template <int... L> LI fpart few_lanes(fpart v, uint m, std::integer_sequence<int, L...>) {
     return (fpart)((upart)v & upart{(m >> L & 1u ? ~0u : 0u)...});
@@ -189,8 +200,8 @@ LI vfloat simd_shuffle16(vfloat a, vint i) {              // lanes 0 .. 15 of a,
     EACH {
         bool low = true, high = true;                     // all of one part, and known to be
         EACH_LANE { low = low && (i.p[k_][l_] & 8) == 0; high = high && (i.p[k_][l_] & 8) != 0; }
-        if (__builtin_constant_p(low) && low) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[0], (__m256i)i.p[k_]);
-        else if (__builtin_constant_p(high) && high) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[1], (__m256i)i.p[k_]);
+        if (__builtin_constant_p(low) && low) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[0], (__m256i)(i.p[k_] & 7));
+        else if (__builtin_constant_p(high) && high) r.p[k_] = (fpart)_mm256_permutevar8x32_ps((__m256)a.p[1], (__m256i)(i.p[k_] & 7));
         else r.p[k_] = table_part((const float*)&a, (upart)i.p[k_]);
     }
 #else

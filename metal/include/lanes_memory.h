@@ -321,10 +321,11 @@ LANES_SPREAD, class M> LI vuint ld_word(ptr<const uchar> p, LANES_SPREAD_OF i, M
     return v;
 }
 #if LANES_THREE_BYTES
-LANES_SPREAD, class M> LI vuint ld_three(ptr<const uchar> p, LANES_SPREAD_OF i, M m) {     // three bytes a lane, of 8, 16, 24, 32 lanes
-    typedef LANES_SPREAD_OF I;
+// Bytes A, B, C and D, 0 to 2, of each lane's three, of 8, 16, 24 or 32 lanes.
+template <int A, int B_, int C, int D_, int N, int S, int A_, int B, int O, int D, int P_, class M>
+LI vuint ld_three(ptr<const uchar> p, vspread<N, S, A_, B, O, D, P_> i, M m) {
     p.check(i, lanes_in(m), 2);
-    return three_bytes_of<I>(p.p + i.base, lanes_in(m), parts());
+    return three_bytes_of<vspread<N, S, A_, B, O, D, P_>, A, B_, C, D_>(p.p + i.base, lanes_in(m), parts());
 }
 #endif
 #if LANES_BIT_FIELDS

@@ -108,6 +108,9 @@ template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a,
     int s = dot8<BITS>(dot8<BITS>(0, a, d[0], b, d[1]) << SHIFT, a, d[2], b, d[3]) << SHIFT;
     return dot8<BITS>(s, a, d[4], b, d[5]) + (MORE ? sum : 0);
 }
+template <int N, typename T> inline float ld_in_turns(const device T* p, const device T* q, int lane, int n) {
+    return lane < n ? float(lane % 2 ? q[lane % 16 / N] : p[lane % 16 / N]) : 0.0f;
+}
 typedef uint4 four_words;
 inline four_words four(uint a, uint b, uint c, uint d) { return uint4(a, b, c, d); }
 inline four_words ld_four(const device uint* p) { return uint4(p[0], p[1], p[2], p[3]); }

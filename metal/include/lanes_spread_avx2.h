@@ -30,8 +30,14 @@ template <class S, int K, int UNIT, int ADD, int SIZE, int LO, int HI> struct ne
         for (int l = 0; l < 8; ++l) if (SIZE < 4 || from(l) % 4 || from(l) != from(l % 4)) return false;
         return true;
     }
-    template <int... U> static LI upart pick(__m256i x, std::integer_sequence<int, U...>) {
-        return (upart)_mm256_shuffle_epi8(x, _mm256_setr_epi8(char(U % 4 < SIZE ? from(U / 4) + U % 4 : -1)...));
+    typedef std::integer_sequence<int, 0, 1, 2, 3> in_order;
+    template <int... Q, int... U> static LI upart pick(__m256i x, std::integer_sequence<int, Q...>, std::integer_sequence<int, U...>) {
+        constexpr int at[] = {Q...};                      // bytes behind each lane's first
+        return (upart)_mm256_shuffle_epi8(x, _mm256_setr_epi8(char(at[U % 4] < SIZE ? from(U / 4) + at[U % 4] : -1)...));
+    }
+    template <int... Q> static LI upart four(const void* p) {                  // these four bytes of each lane's
+        __m256i x = two_halves<start(0), start(1)>((const char*)p);
+        return pick(x, std::integer_sequence<int, Q...>(), std::make_integer_sequence<int, 32>());
     }
     static LI upart load(const void* p) {
         if constexpr (same()) {
@@ -42,7 +48,7 @@ template <class S, int K, int UNIT, int ADD, int SIZE, int LO, int HI> struct ne
             if constexpr (in_words()) {
                 constexpr int order = from(0) / 4 | from(1) / 4 << 2 | from(2) / 4 << 4 | from(3) / 4 << 6;
                 return (upart)(order == 0xe4 ? x : _mm256_shuffle_epi32(x, order));
-            } else return pick(x, std::make_integer_sequence<int, 32>());
+            } else return pick(x, in_order(), std::make_integer_sequence<int, 32>());
         }
     }
     static constexpr bool every_second() {                // words 0, 2, 4, 6 of 8, in both halves
@@ -76,6 +82,7 @@ template <class S, int FROM, int TO> struct few {
             rank[l] = r;
         }
     }
+    constexpr bool run() const { for (int r = 1; r < count; ++r) if (at[r] != at[0] + r) return false; return count == 4 || count == 8; }
     constexpr bool pairs() const { for (int r = 0; r < 8; ++r) if (r >= count || at[r] != at[r / 2 * 2] + r % 2) return false; return true; }
     constexpr int last() const { int b = at[0]; for (int r = 1; r < count; ++r) if (at[r] > b) b = at[r]; return b; }
 };
@@ -93,6 +100,10 @@ template <class S, int FROM, int TO> struct collected {
         return _mm_unpacklo_epi16(one<R>(p, n), one<R + 1>(p, n));
     }
     static LI __m256 all(const ushort* p, int n) {
+        if constexpr (f.run()) if (n > f.lane[f.count - 1]) {                  // one behind the other
+            const __m128i* a = (const __m128i*)(p + f.at[0]);
+            return _mm256_cvtph_ps(f.count == 4 ? _mm_loadl_epi64(a) : _mm_loadu_si128(a));
+        }
         return _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_unpacklo_epi32(two<0>(p, n), two<2>(p, n)), _mm_unpacklo_epi32(two<4>(p, n), two<6>(p, n))));
     }
     template <int K, int... L> static LI fpart part(__m256 v, std::integer_sequence<int, L...>) {
@@ -119,9 +130,25 @@ template <class S, class V, int... K> LI void few_bytes(V& v, const uchar* p, in
     ((v.p[K] = n > K * W ? near_of<S, K, 1, 1>::load(p) : upart{}), ...);
 }
 #define LANES_THREE_BYTES 1
-template <class S, int... K> LI vuint three_bytes_of(const uchar* p, int n, std::integer_sequence<int, K...>) {
+// Bytes A, B, C and D of each lane's three.
+template <class S, int A, int B, int C, int D, int... K> LI vuint three_bytes_of(const uchar* p, int n, std::integer_sequence<int, K...>) {
     static_assert((near_of<S, K, 1, 3>::fits() && ...), "bytes of four lanes within 16");
-    vuint v; ((v.p[K] = n > K * W ? near_of<S, K, 1, 3>::load(p) : upart{}), ...); return v;
+    vuint v; ((v.p[K] = n > K * W ? near_of<S, K, 1, 3>::template four<A, B, C, D>(p) : upart{}), ...); return v;
+}
+// Units of 16 bits, 16 / N at p and as many at q, in turns, each pair N / 2 times: as floats, fp16 or the upper halves of theirs.
+template <int N, bool HALF> LI vfloat in_turns(const char* p, const char* q) {
+    __m128i a, b, two[2];
+    if constexpr (N == 2) a = _mm_loadu_si128((const __m128i*)p), b = _mm_loadu_si128((const __m128i*)q);
+    else if constexpr (N == 4) a = _mm_loadl_epi64((const __m128i*)p), b = _mm_loadl_epi64((const __m128i*)q);
+    else a = _mm_cvtsi32_si128(read<int>(p)), b = _mm_cvtsi32_si128(read<int>(q));
+    __m128i x = _mm_unpacklo_epi16(a, b);
+    if constexpr (N == 2) two[0] = x, two[1] = _mm_unpackhi_epi16(a, b);
+    else if constexpr (N == 4) two[0] = _mm_unpacklo_epi32(x, x), two[1] = _mm_unpackhi_epi32(x, x);
+    else two[0] = _mm_shuffle_epi32(x, 0), two[1] = _mm_shuffle_epi32(x, 0x55);
+    vfloat v = 0.0f;
+    UNROLL for (int i = 0; i < 2; ++i)
+        v.p[i] = HALF ? (fpart)_mm256_cvtph_ps(two[i]) : (fpart)_mm256_slli_epi32(_mm256_cvtepu16_epi32(two[i]), 16);
+    return v;
 }
 #endif
 }  // namespace lanes

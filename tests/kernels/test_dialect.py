@@ -72,7 +72,9 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         c = pick_bytes(dptr<const uchar>(w) + 3, ld(dptr<const uint>(w), lane + 1) & 0x0f0f0f0fu);
         ROW(vfloat(c & 0xffffu)) ROW(vfloat(c >> 16)) ROW(simd_shuffle16(x, (vint(lane) * 5 + 2) % 16))
         ROW(add_some<0xffff5a5au>(x, z, lane)) ROW(add_some<0xaaaau>(x, z, lane))
-        ROW(evens(x, lane) - odds(z, lane))
+        ROW(evens(x, lane) - odds(z, lane)) ROW(ld_in_turns<2>(dptr<const half>(w) + 3, dptr<const half>(w) + 20, lane, 16))
+        ROW(ld_in_turns<4>(dptr<const half>(w) + 3, dptr<const half>(w) + 20, lane, 16)) ROW(ld_in_turns<8>(dptr<const bfloat16_t>(w) + 3, dptr<const bfloat16_t>(w) + 20, lane, 16))
+        ROW(ld_in_turns<4>(dptr<const half>(w) + 3, dptr<const half>(w) + 20, lane, n)) ROW(ld_in_turns<8>(a + 3, a + 20, lane, 16))
         four_words f = pick<2, 0, 3, 1>(ld_four(dptr<const uint>(w) + 1)); f = f >> four(4, 0, 9, 2) & four(0x7f7f7fffu, ~0u, 0xffu, ~0u) | f;
         ROW(vfloat(byte_of(f, vint(lane) * 7 % 16))) ROW(vfloat(byte_twice(f, vint(lane) % 16)))
         ROW(join<8, 16>(x, z, x + z, x - z, lane)) ROW(join<16, 0>(x, z, x, z, lane)) ROW(join<32, 0>(z, z, z, z, lane))
@@ -222,6 +224,8 @@ def expected():
         np.where(0xFFFF5A5A >> i & 1, x + z, x),
         np.where(0xAAAA >> i & 1, x + z, x),
         x[i & 30] - z[i | 1],
+        *(first(np.where(i % 2, of(20 + i % 16 // k), of(3 + i % 16 // k)), m)
+          for of, k, m in ((lo, 2, 16), (lo, 4, 16), (bf, 8, 16), (lo, 4, N), (a.__getitem__, 8, 16))),
         four[i * 7 % 16],
         four[i % 16] * 65537.0,
         np.concatenate([v[16:24] for v in (x, z, x + z, x - z)]),

@@ -11,14 +11,14 @@
 #define FACTOR_UNIT 1.0f
 inline vint factor_of(vlane lane) { return vint(lane) / 4 * 2; }
 inline vint lane_of(vint factor) { return factor / 2 * 4; }
-#define IN_PLACE (BITS <= 3)                              // codes stay where they are in their bytes, up to 2 bits to the left
+#define IN_PLACE (BITS <= 3)                              // codes stay where they are in their bytes, up to 3 bits to the left
 #else
 #define IN_PLACE 0
 #endif
-#define CODES (IN_PLACE ? 5 : BITS)
+#define CODES (IN_PLACE ? 3 + BITS : BITS)
 #if IN_PLACE                                              // PLACE(i): the code that byte i has, times TIMES(i)
-#define TIMES(i) (BITS == 2 ? (i) % 4 / 2 * 3 + 1.0f : (i) % 4 % 3 == 0 ? 1.0f : float((i) % 4 * 2))
-#define PLACE(i) (BITS == 2 ? (i) % 2 * 4 + (i) % 4 / 2 + (i) / 4 * 2 : (i) % 4 == 3 ? 2 + (i) / 4 * 3 : (i) % 4 * 3 + (i) / 4)
+#define TIMES(i) float(1 << ((BITS == 2 ? 0x22002200 : 0x13022130) >> (i) * 4 & 15))
+#define PLACE(i) ((BITS == 2 ? 0x73625140 : 0x75426310) >> (i) * 4 & 15)
 #endif
 struct weights { dptr<const uint> w; dptr<const STYPE> scales; dptr<const STYPE> offsets; };
 
@@ -50,14 +50,21 @@ inline weights at(weights w, long row, int k, int K) {
 
 // Three bytes from byte NUM * lane + OFF on; further bits are not zero.
 template <int NUM, int OFF> inline vuint three_bytes(dptr<const uint> w, vlane lane, int n) {
-#if LANES_THREE_BYTES                                     // of bytes that lie together
-    if constexpr (NUM == 3) if (n % 8 == 0) return ld_three(dptr<const uchar>(w), spread<32, 0, NUM, 1, OFF>(lane), first(lane, n));
-#endif
     vuint shift = vuint((vint(lane) * NUM + OFF) % 4 * 8);
     vuint low = ld(w, spread<32, 0, NUM, 4, OFF>(lane), first(lane, n)),
           high = ld(w, spread<32, 0, NUM, 4, OFF + 2>(lane), first(lane, n));
     return (low >> shift) | ((high << 1) << (31u - shift));
 }
+#if IN_PLACE && BITS == 3
+// The first of a lane's three bytes, byte A, byte 1, and the last.
+template <int A> inline vuint four_bytes(dptr<const uint> w, vlane lane, int n) {
+#if LANES_THREE_BYTES                                     // of bytes that lie together
+    if (n % 8 == 0) return ld_three<0, A, 1, 2>(dptr<const uchar>(w), spread<32, 0, 3>(lane), first(lane, n));
+#endif
+    vuint t = three_bytes<3, 0>(w, lane, n);
+    return (t & (A ? 0xffffu : 0xffu)) | (t << 8 & (A ? 0xffff0000u : 0xffffff00u));
+}
+#endif
 struct two_words { vuint of[2]; };
 
 inline two_words words(weights w, vlane lane, int m) {                    // of the first m lanes
@@ -82,9 +89,7 @@ inline two_words words(weights w, vlane lane, int m) {                    // of 
 }
 #ifdef GROUPS
 inline vfloat factors(weights w, vlane lane, int n) {
-    vfloat scale = vfloat(ld(w.scales, spread<GROUP / 16, 1, 0, 1, 0, GROUP / 16, 16>(lane), first(lane, n / 16))),
-           offset = vfloat(ld(w.offsets, spread<GROUP / 16, 1, 0, 1, 0, GROUP / 16, 16>(lane), first(lane, n / 16)));
-    return select(scale, offset, vint(lane) % 2 == 1);
+    return ld_in_turns<GROUP / 16>(w.scales, w.offsets, lane, n / 16);
 }
 #endif
 inline vfloat load_scale(weights w, vlane lane, int m) { return vfloat(ld(w.scales, spread<GROUP / 8, 1, 0>(lane), first(lane, m))); }
@@ -114,10 +119,8 @@ inline eight_bytes load_bytes(weights w, vlane lane, int n) {
     e.a = two & 0x0c0c0303u;
     e.b = two >> 4 & 0x0c0c0303u;
 #elif IN_PLACE
-    vuint t = words(w, lane, n / 8).of[0];
-    const uint three = 0x001c0e07u, last = 0x07000000u;
-    e.a = (t & three) | (t << 18 & last);
-    e.b = (t >> 3 & three) | (t << 9 & last);
+    e.a = four_bytes<0>(w.w, lane, n / 8) & 0x1c0e3807u;
+    e.b = four_bytes<1>(w.w, lane, n / 8) >> 4 & 0x0e38071cu;
 #elif LANES_BIT_FIELDS && BITS != 4 && BITS != 8
     e.a = bit_fields<BITS, 0>(w.w, first(lane, n / 8));
     e.b = bit_fields<BITS, 4>(w.w, first(lane, n / 8));
