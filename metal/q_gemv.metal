@@ -33,8 +33,8 @@ inline activation in_units(vfloats t, vlane) {
 typedef vfloat row_sum;                                   // of products, a lane's own
 typedef vtotal row_total;                                 // the same where lanes need not be told apart
 template <typename S> inline S nothing() { S s; s = 0.0f; return s; }
-template <typename S> inline vfloat whole(S s) { return vfloat(s); }
-inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
+inline vtotal whole(vtotal s) { return s; }
+template <int N> inline vtotal add_row(vtotal t, row_sum s, int r, vlane lane) { return add_range<N>(t, s, r, lane); }
 template <int N, int FROM> inline chunk join(chunk a, chunk b, chunk c, chunk d, vlane lane) {
     UNROLL for (int i = 0; i < 8; ++i) a.c[i] = join<N, FROM>(a.c[i], b.c[i], c.c[i], d.c[i], lane);
     a.scale = join<N, FROM>(a.scale, b.scale, c.scale, d.scale, lane);
@@ -105,8 +105,7 @@ inline weights start_of(weights w, long row0, int row, int rows, int from, int s
     bool behind = row >= rows, last = from + some >= steps;
     return at(w, row0 + (behind && !last ? row - rows : row), (behind ? (last ? 0 : from + some) : from) * STEP, K);
 }
-// Rows row0 .. row0 + rows - 1 of W (32 at most) times x. ends: B * 1024 floats, in which the lanes' sums of each row wait for the
-// others. Some rows at once are read faster than one after the other, as long as what they need stays in registers; and where x is
+// Rows row0 .. row0 + rows - 1 of W (32 at most) times x. ends: B * 1024 floats, in which each row's total waits for the others. Some rows at once are read faster than one after the other, as long as what they need stays in registers; and where x is
 // long, part of all of these rows after part, as long as what that needs of x stays in the nearest cache.
 APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, vlane lane, long row0, int rows, int K) {
 #if WIDTH
@@ -147,16 +146,16 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
             UNROLL for (int r = 0; r < ROWS_AT_ONCE; ++r)
                 if (row + r < rows)
                     UNROLL for (int b = 0; b < B; ++b) {
-                        tptr<float> end = ends + (b * 32 + row + r) * 32;
-                        vfloat sum = whole(all[r].v[b]);
-                        if (TAIL || from > 0) sum += vfloat(end[lane]);
-                        end[lane] = sum;
+                        tptr<float> end = ends + (b * 32 + row + r) * TOTAL;
+                        vtotal sum = whole(all[r].v[b]);
+                        if (TAIL || from > 0) sum = sum + get_total(end, lane);
+                        put_total(end, sum, lane);
                     }
         }
     }
     results out;
     SG_BARRIER;
-    UNROLL for (int b = 0; b < B; ++b) out.y[b] = sum_rows(ends + b * 1024, lane, rows);
+    UNROLL for (int b = 0; b < B; ++b) out.y[b] = sum_rows(ends + b * 32 * TOTAL, lane, rows);
     SG_BARRIER;
     return out;
 }

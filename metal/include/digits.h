@@ -68,17 +68,17 @@ template <typename S> inline S nothing() {
     s.more = 0.0f;
     return s;
 }
-template <typename S> inline vfloat whole(S s) { return vfloat(s.v) + vfloat(s.more); }
-// Row r's part of a step with n lanes of each of some rows.
-inline vfloat of_row(row_sum s, vlane lane, int r, int n) {
-    return select(vfloat(0.0f), s.v, vint(lane) / n == r) + select(vfloat(0.0f), s.more, vint(lane) / (n / 2) == r);
+inline vtotal whole(row_total s) { return s.v + s.more; }
+// t, and row r's part of a step with N lanes of each of some rows.
+template <int N> inline vtotal add_row(vtotal t, row_sum s, int r, vlane lane) {
+    return add_range<N / 2>(add_range<N>(t, s.v, r, lane), s.more, r, lane);
 }
 #else
 typedef vfloat row_sum;
 typedef vtotal row_total;
 template <typename S> inline S nothing() { S s; s = 0.0f; return s; }
-template <typename S> inline vfloat whole(S s) { return vfloat(s); }
-inline vfloat of_row(row_sum s, vlane lane, int r, int n) { return select(vfloat(0.0f), s, vint(lane) / n == r); }
+inline vtotal whole(vtotal s) { return s; }
+template <int N> inline vtotal add_row(vtotal t, row_sum s, int r, vlane lane) { return add_range<N>(t, s, r, lane); }
 #endif
 
 template <int N, int FROM> inline eight_bytes join(eight_bytes a, eight_bytes b, eight_bytes c, eight_bytes d, vlane lane) {

@@ -83,9 +83,18 @@ LI int simd_max(vint a) {
     return m;
 #endif
 }
-// Lane r < n: the sum of the 32 numbers from p + 32 r on. Further lanes: anything; their memory is read.
+#if LANES_AVX2                                            // floats that a total takes in memory
+#define TOTAL 8
+LI void put_total(ptr<float> p, vtotal t, vlane) { p.check(0); p.check(W - 1); memcpy(p.p, &t.p, sizeof t.p); }
+LI vtotal get_total(ptr<float> p, vlane) { p.check(0); p.check(W - 1); vtotal t; t.p = read<fpart>(p.p); return t; }
+#else
+#define TOTAL 32
+LI void put_total(ptr<float> p, vtotal t, vlane lane) { p[lane] = t; }
+LI vtotal get_total(ptr<float> p, vlane lane) { return p[lane]; }
+#endif
+// Lane r < n: the sum of the numbers of the total at p + TOTAL r. Further lanes: anything; their memory is read.
 LI vfloat sum_rows(ptr<float> p, vlane, int n) {
-    for (int r = 0; r < n; ++r) { p.check(32 * r); p.check(32 * r + 31); }
+    for (int r = 0; r < n; ++r) { p.check(TOTAL * r); p.check(TOTAL * r + TOTAL - 1); }
     vfloat s = 0.0f;
 #if LANES_AVX512
 #define LANES_ADD(a, b, how, x, y) (how(a, b, x) + how(a, b, y))          // halves of the numbers left of a, and of b
@@ -101,10 +110,7 @@ LI vfloat sum_rows(ptr<float> p, vlane, int n) {
 #elif LANES_AVX2
     EACH if (k_ * W < n) {
         __m256 v[8];
-        UNROLL for (int r = 0; r < 8; ++r) {
-            const float* row = p.p + (k_ * W + r) * 32;
-            v[r] = (__m256)((read<fpart>(row) + read<fpart>(row + 8)) + (read<fpart>(row + 16) + read<fpart>(row + 24)));
-        }
+        UNROLL for (int r = 0; r < 8; ++r) v[r] = (__m256)read<fpart>(p.p + (k_ * W + r) * TOTAL);
         UNROLL for (int r = 0; r < 8; r += 2) v[r] = _mm256_unpacklo_ps(v[r], v[r + 1]) + _mm256_unpackhi_ps(v[r], v[r + 1]);
         UNROLL for (int r = 0; r < 8; r += 4) v[r] = _mm256_shuffle_ps(v[r], v[r + 2], 0x44) + _mm256_shuffle_ps(v[r], v[r + 2], 0xee);
         s.p[k_] = (fpart)(_mm256_permute2f128_ps(v[0], v[4], 0x20) + _mm256_permute2f128_ps(v[0], v[4], 0x31));
@@ -168,6 +174,20 @@ template <uint MASK> LI vtotal add_times(vtotal sum, vfloat a, vfloat b, vfloat 
     return sum;
 #else
     return add_some<MASK>(sum, a * b * times, lane);
+#endif
+}
+// t + lanes N r to N r + N - 1 of v.
+template <int N> LI vtotal add_range(vtotal t, vfloat v, int r, vlane lane) {
+#if LANES_AVX2
+    if constexpr (N >= W) UNROLL for (int k = 0; k < N / W; ++k) t.p += v.p[r * (N / W) + k];
+    else {
+        static_assert(N == 4, "half of a part, or whole ones");
+        __m256 part = (__m256)v.p[r / 2], none = _mm256_setzero_ps();
+        t.p += (fpart)(r % 2 ? _mm256_blend_ps(none, part, 0xf0) : _mm256_blend_ps(none, part, 0x0f));
+    }
+    return t;
+#else
+    return t + select(vfloat(0.0f), v, vint(lane) / N == r);
 #endif
 }
 LI float simd_broadcast(vfloat a, int lane) { return a.get(lane & 31); }

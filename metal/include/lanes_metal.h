@@ -123,6 +123,10 @@ template <int BITS, int SHIFT> inline float add_scaled(float sum, uint a, uint b
 template <uint MASK> inline float add_times(float sum, float a, float b, float times, int lane) { return add_some<MASK>(sum, a * b * times, lane); }
 inline float evens(float a, int lane) { return simd_shuffle(a, ushort(lane & 30)); }
 inline float odds(float a, int lane) { return simd_shuffle(a, ushort(lane | 1)); }
+#define TOTAL 32
+inline void put_total(threadgroup float* p, float t, int lane) { p[lane] = t; }
+inline float get_total(const threadgroup float* p, int lane) { return p[lane]; }
+template <int N> inline float add_range(float t, float v, int r, int lane) { return lane / N == r ? t + v : t; }
 inline float sum_rows(const threadgroup float* p, int lane, int n) {      // lane r < n: the sum of the 32 numbers from p + 32 r on
     float s = 0.0f;
     for (int i = 0; lane < n && i < 32; ++i) s += p[lane * 32 + (lane + i) % 32];

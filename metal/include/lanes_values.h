@@ -38,6 +38,7 @@ struct vfloat {
 struct vtotal { fpart p; LI void operator=(float zero) { p = zero - fpart{}; } };
 LI vfloat::vfloat(vtotal t) { EACH p[k_] = k_ ? fpart{} : t.p; }
 LI vtotal operator+(vtotal t, vfloat v) { EACH t.p = t.p + v.p[k_]; return t; }
+LI vtotal operator+(vtotal t, vtotal v) { t.p = t.p + v.p; return t; }
 LI vtotal add_product(vtotal t, vfloat a, vfloat b) {     // GCC, tuning for these CPUs, would multiply and then add
     EACH t.p = (fpart)_mm256_fmadd_ps((__m256)a.p[k_], (__m256)b.p[k_], (__m256)t.p);
     return t;

@@ -12,14 +12,14 @@
 // What these steps want of x, for multiples of 32: number `at` of them is which one of the tail. What rows lack is zero in W.
 #define TAIL_OF(at) ((at) < STEP ? (at) % WIDE % min(WIDE, TAIL) : WIDE + (at) % 64 % max(TAIL - WIDE, 1))
 
-struct four_rows { vfloat v[4][B]; };                          // sums of four rows
+struct four_rows { vtotal v[4][B]; };
 
 // A step with N weights of each of a few rows, from lane FROM of theirs on: added to the sums of rows `row` on.
 template <int N, int FROM> inline void joined(thread four_rows& s, CHUNK a, CHUNK b, CHUNK c, CHUNK d, tptr<float> tile, int stride, vlane lane, int row) {
     lane_sums all = none<lane_sums, row_sum>();
     products(all, join<N, FROM>(a, b, c, d, lane), tile, stride, lane);
     UNROLL for (int r = 0; r < 32 / N; ++r)
-        UNROLL for (int i = 0; i < B; ++i) s.v[row + r][i] += of_row(all.v[i], lane, r, N);
+        UNROLL for (int i = 0; i < B; ++i) s.v[row + r][i] = add_row<N>(s.v[row + r][i], all.v[i], r, lane);
 }
 // Puts the sums of rows row .. row + 3 into ends.
 inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vlane lane, long row0, int row, int rows, int K) {
@@ -33,7 +33,7 @@ inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vla
     UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int i = 0; i < B; ++i) s.v[r][i] = 0.0f;
 #if JOINED == STEP
     UNROLL for (int r = 0; r < 4; ++r) {
-        lane_sums all = none<lane_sums, row_sum>();
+        sums all = none<sums, row_total>();
         products(all, q[r], tile, stride, lane);
         UNROLL for (int i = 0; i < B; ++i) s.v[r][i] = whole(all.v[i]);
     }
@@ -47,6 +47,6 @@ inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vla
 #endif
     UNROLL for (int r = 0; r < 4; ++r)
         if (row + r < rows)
-            UNROLL for (int i = 0; i < B; ++i) ends[lane + (i * 32 + row + r) * 32] = s.v[r][i];
+            UNROLL for (int i = 0; i < B; ++i) put_total(ends + (i * 32 + row + r) * TOTAL, s.v[r][i], lane);
 }
 #endif
