@@ -97,7 +97,7 @@ template <typename S, typename T> inline S none() {
 #define HINTED 48                                         // steps between a hint and its weights
 #endif
 #ifndef NEAR
-#define NEAR (REGISTERS == 16 ? 16384 : 32768)            // bytes of x
+#define NEAR (REGISTERS == 16 ? 16384 : 1 << 24)          // bytes of x; with more registers all, as less has not been timed
 #endif
 #define AT_ONCE max(1, NEAR / (B * TILE * 4))             // steps whose x stays near
 // Where row `row` of these has its first weights; for one behind them: the next part's of these rows, or those of the next rows.
