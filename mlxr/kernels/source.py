@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ..errors import KernelError
+from . import prune
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INCLUDE = re.compile(r'^[ \t]*#include "([^"]+)"[^\n]*\n', re.M)
@@ -76,9 +77,7 @@ def _dialect(name):
 
 def metal_program(name, text, inputs, outputs, ints, defines, shared):
     """(header, body) for mx.fast.metal_kernel. inputs, outputs: [(name, element type)]; shared: floats."""
-    prologue = (
-        _dialect("lanes_metal.h").replace("#include <metal_stdlib>\n", "").replace("using namespace metal;\n", "")
-    )
+    dialect = _dialect("lanes_metal.h").replace("#include <metal_stdlib>\n", "").replace("using namespace metal;\n", "")
     buffers = [p[0] for p in (*inputs, *outputs)]  # as they come: a cast would hide a wrong address space
     sizes = [f"dims[{i}]" for i in range(len(ints))]
     body = (
@@ -86,7 +85,8 @@ def metal_program(name, text, inputs, outputs, ints, defines, shared):
         f"{name}({', '.join(buffers + sizes)}, int3(threadgroup_position_in_grid), int(thread_index_in_simdgroup), "
         "int(simdgroup_index_in_threadgroup), shared);\n"
     )
-    return prologue + define_lines(defines) + text, body
+    text = define_lines(defines) + text
+    return prune.used(dialect, text + body) + text, body
 
 
 def host_dialect():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlxr.errors import ConfigError, KernelError
-from mlxr.kernels import host_build, host_call, mlx_bridge, source
+from mlxr.kernels import host_build, host_call, mlx_bridge, prune, source
 from mlxr.kernels.library import Kernel
 
 REPO = Path(__file__).resolve().parents[2]
@@ -71,7 +71,23 @@ def test_metal_text_has_no_comments_and_only_what_it_needs():
     assert "//" not in header and "/*" not in header and "\n\n" not in header
     assert "#define FACTOR 2.0f\n" in header and "KERNEL twice(" in header and "lanes_host" not in header
     assert "twice(x, y, dims[0], int3(threadgroup_position_in_grid)" in body
-    assert len(header) < 10_000
+    assert len(header) < 2_000 and "mma" not in header and "dot4" not in header
+
+
+def test_items_of_the_dialect_are_all_of_it_and_a_text_gets_those_it_reaches():
+    dialect = source.strip(source.flatten('#include "lanes_metal.h"\n'))
+    assert "".join(item for _, item, _ in prune.items(dialect)) == dialect
+    text = (
+        "#include <a>\n#define A(x) { \\\nb(x); \\\n}\ntypedef uint4 fours;\n"
+        "template <int N> struct c { fours v[N]; };\ntemplate <typename T>\ninline T b(c<2> x) {\nreturn x.v[0];\n}\n"
+        "inline int b(int x) { return d(x); }\ninline int d(int x) { return x; }\n"
+    )
+    names = lambda used: [name for name, _, _ in prune.items(used)]
+    assert names(prune.used(text, "A(1);")) == [None, "A", "fours", "c", "b", "b", "d"]
+    assert names(prune.used(text, "d(1);")) == [None, "d"]
+    assert prune.used(text, "x = 1;") == "#include <a>\n"
+    with pytest.raises(ValueError, match="no end of: inline int e"):
+        prune.items("inline int e(int x) {\n")
 
 
 def test_unknown_kernel_and_types_are_named():
