@@ -188,8 +188,9 @@ def test_what_kernels_do_not_take_runs_on_the_twin(backend, monkeypatch):
     library.used.update(before)
 
 
-@pytest.mark.parametrize("kv", ["q8", "q6", "q4", "a4", "k8v4", "mixed"])
-@pytest.mark.parametrize("dim", [16, 48])
+@pytest.mark.parametrize("kv, dim", [
+    pytest.param(kv, dim, marks=[pytest.mark.slow] * (dim != usual))
+    for kv, usual in (("q8", 48), ("q6", 48), ("q4", 16), ("a4", 48), ("k8v4", 16), ("mixed", 16)) for dim in (16, 48)])
 def test_short_heads(backend, kv, dim):
     """Where lanes behind a token's last channel are another token's."""
     story = Story(Layer(4, 2, dim, dim), kv=kv)

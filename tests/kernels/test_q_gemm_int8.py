@@ -14,7 +14,7 @@ from mlxr.kernels.stored import stored
 CODED = [k for k in KINDS if stored(k).codes]
 # Where CPUs lack its products, it is not taken, and takes half a minute to compile: there a few types say that it is right, and all
 # of them in the slow suite.
-SOME = CODED if host_build.has_byte_products() else [k for k in CODED if name(k) in ("Q4_1", "Q5_0", "Q8_0", "affine4_32_half")]
+SOME = CODED if host_build.has_byte_products() else [k for k in CODED if name(k) in ("Q4_1", "Q8_0")]
 BY_TYPE = pytest.mark.parametrize("kind", [k if k in SOME else pytest.param(k, marks=pytest.mark.slow) for k in CODED], ids=name)
 SHAPES = [(8, 96, 1280), (5, 50, 512), (59, 40, 256)]      # M, N, K
 
@@ -39,8 +39,10 @@ def test_every_number_of_rows(m, kind):
 
 
 @needs_compiler
-@pytest.mark.parametrize("dtype,tolerance", [(mx.float32, 1e-5), (mx.float16, 1e-3), (mx.bfloat16, 4e-3)], ids=str)
-@pytest.mark.parametrize("what", [("norm", "swiglu"), ("bias", "residual"), ("swiglu", "residual")], ids=str)
+@pytest.mark.parametrize("what, dtype, tolerance", [
+    pytest.param(what, *pair, marks=[pytest.mark.slow] * (not host_build.has_byte_products() and i != j))
+    for i, what in enumerate([("norm", "swiglu"), ("bias", "residual"), ("swiglu", "residual")])
+    for j, pair in enumerate([(mx.float32, 1e-5), (mx.float16, 1e-3), (mx.bfloat16, 4e-3)])], ids=str)
 def test_options_and_16_bit_activations(what, dtype, tolerance):
     m, n, k = 6, 40, 320
     w, decoded = matrix("Q4_1", 2 * n if "swiglu" in what else n, k)

@@ -4,14 +4,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from kernels.gate import relative
-from kernels.matrices import KINDS, matrix, name, needs_compiler
+from kernels.matrices import matrix, needs_compiler
+from kernels.test_q_gemm_int8 import BY_TYPE
 from kernels.test_q_gemv import oracle
 
 from mlxr.caldera.calibration import watched
 from mlxr.kernels import q_gemm_int8, q_gemv
 from mlxr.kernels.stored import TYPES, stored
 
-CODED = [k for k in KINDS if stored(k).codes]
 OFTEN = "Q4_K", "Q2_K", "Q8_0"                            # of those with a unit for a whole step, where there are few registers, and others
 ONE_BY_ONE = [k if k in OFTEN else pytest.param(k, marks=pytest.mark.slow) for k, t in TYPES.items() if t.bytes]
 
@@ -39,7 +39,7 @@ def real(smollm2_fp32, wikitext):
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", CODED, ids=name)
+@BY_TYPE
 def test_q_gemm_int8(kind, real):
     w, decoded = matrix(kind, 48, real[0].shape[1])
     for x in real:
