@@ -1,6 +1,7 @@
 """Fixtures: the real model, as GGUF and as a dequantized fp32 folder, and real text."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("MLXR_PRECOMPILE", "1")     # hundreds of kernels are compiled: their headers once
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 # A busy machine is no fault, and a commit is judged by the same examples each time; --slow looks for new ones.
 settings.register_profile("fixed", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("new", settings.get_profile("fixed"), derandomize=False)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:     # as in what a shell runs in the background: commands under test inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"
