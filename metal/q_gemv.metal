@@ -114,12 +114,12 @@ APART results multiply(weights w, FACTORS tptr<float> tiles, tptr<float> ends, v
     int steps = K / STEP, stride = (steps + TAIL_TILES) * TILE, turns = HINTED / ROWS_AT_ONCE;
     int parts = max((steps + AT_ONCE - 1) / AT_ONCE, 1), some = max((steps + parts - 1) / parts, 1);
     int whole_rows = turns / some * ROWS_AT_ONCE, further = turns % some;
-#if LOW_BYTES
-    low_ahead(l, int(row0) + 32, rows);                   // of the next 32 rows
-#endif
     for (int from = 0; from == 0 || from < steps; from += some) {
         int n = min(some, steps - from);
         for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
+#if LOW_BYTES
+            if (from == 0 && row % 8 == 0) low_ahead(l, int(row0) + 32 + row, 8);   // of the next 32 rows, not all at once: few requests wait for memory
+#endif
 #if TAIL
             if (row % 4 == 0 && from == 0) {
                 UNROLL for (int r = 0; r < 4; ++r) ahead(at(w, row0 + row + r + whole_rows, steps * STEP, K));

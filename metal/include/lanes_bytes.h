@@ -64,6 +64,55 @@ LI vint dot4_small(vint sum, vuint a, vuint b) {          // dot4, where the sum
 #endif
 }
 LI vint dot4(vint sum, vuint a, uint b) { return dot4(sum, a, vuint(b)); }
+// Adds to sums[i], i < 3, of lane l the products of 32 codes of BITS bits (4 or 8) with numbers of one byte that all lanes share. The
+// codes are the words at p + min(l, rows - 1) * STRIDE; of each pair of words of numbers, 2 i * apart and (2 i + 1) * apart from d on,
+// the first is for a word's lower halves, or a word, the second for its upper halves, or the next word.
+template <int BITS, int STRIDE> LI void dot_rows(vint* sums, ptr<const uint> p, int rows, ptr<const uint> d, int apart, vlane lane) {
+#if LANES_AVX2
+    if constexpr (BITS == 4) {                            // 8 rows at a time: more would not stay in registers, nor their text near
+        p.check(0); p.check((rows - 1) * STRIDE + 3); d.check(0); d.check(5 * apart + 3);
+        const uint* row = p.p;
+        uint copy[128];
+        long step = STRIDE;
+        if (rows < 32) {
+            for (int l = 0; l < 32; ++l) memcpy(copy + 4 * l, p.p + (l < rows ? l : rows - 1) * STRIDE, 16);
+            row = copy;
+            step = 4;
+        }
+        _Pragma("GCC unroll 1") for (int k = 0; k < NP; ++k) {
+            asm volatile("" ::: "memory");                // GCC would load all numbers before, and have no registers for them
+            __m256i w[4], r[4];
+            __m128i four[8];
+            const __m256i low = _mm256_set1_epi32(0x0f0f0f0f);
+            UNROLL for (int j = 0; j < 8; ++j, row += step) four[j] = _mm_loadu_si128((const __m128i*)row);
+            UNROLL for (int j = 0; j < 4; ++j) r[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(four[j]), four[j + 4], 1);
+            w[0] = _mm256_unpacklo_epi32(r[0], r[1]); w[1] = _mm256_unpacklo_epi32(r[2], r[3]);
+            w[2] = _mm256_unpackhi_epi32(r[0], r[1]); w[3] = _mm256_unpackhi_epi32(r[2], r[3]);
+            r[0] = _mm256_unpacklo_epi64(w[0], w[1]); r[1] = _mm256_unpackhi_epi64(w[0], w[1]);
+            r[2] = _mm256_unpacklo_epi64(w[2], w[3]); r[3] = _mm256_unpackhi_epi64(w[2], w[3]);
+            UNROLL for (int i = 0; i < 3; ++i) {
+                __m256i s = _mm256_setzero_si256();       // sums of 16 products fit into 16 bits
+                UNROLL for (int j = 0; j < 4; ++j) {
+                    __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(r[j], low), _mm256_set1_epi32((int)d.p[2 * i * apart + j]));
+                    __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(r[j], 4), low), _mm256_set1_epi32((int)d.p[(2 * i + 1) * apart + j]));
+                    s = _mm256_add_epi16(s, _mm256_add_epi16(a, b));
+                }
+                sums[i].p[k] += (ipart)_mm256_madd_epi16(s, _mm256_set1_epi16(1));
+            }
+        }
+        return;
+    }
+#endif
+    auto add = [&](auto row) {
+        vuint4 w = ld_words(p, row), v = BITS == 8 ? ld_words(p + 4, row) : w;
+        const vuint c[8] = {w.x, BITS == 8 ? w.y : w.x >> 4, BITS == 8 ? w.z : w.y, BITS == 8 ? w.w : w.y >> 4,
+                            BITS == 8 ? v.x : w.z, BITS == 8 ? v.y : w.z >> 4, BITS == 8 ? v.z : w.w, BITS == 8 ? v.w : w.w >> 4};
+        UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 8; ++j)
+            sums[i] = dot4(sums[i], BITS == 8 ? c[j] : c[j] & 0x0f0f0f0fu, d[(2 * i + j % 2) * apart + j / 2]);
+    };
+    if (rows == 32) add(spread<1, STRIDE>(lane));
+    else add(min(vint(lane), vint(rows - 1)) * STRIDE);
+}
 
 #define TABLE16(name, ...) static const float name[16] = {__VA_ARGS__}    // 16 constants for pick16
 LI vfloat pick16(const float* t, vuint i) { vfloat r; EACH r.p[k_] = table_part(t, i.p[k_]); return r; }   // t[i % 16]

@@ -102,6 +102,14 @@ inline int dot4(int sum, uint a, uint b) {                // sum + the four prod
     return sum;
 }
 inline int dot4_small(int sum, uint a, uint b) { return dot4(sum, a, b); }
+template <int BITS, int STRIDE, typename P, typename D>
+inline void dot_rows(thread int* sums, P p, int rows, D d, int apart, int lane) {
+    P row = p + min(lane, rows - 1) * STRIDE;
+    for (int j = 0; j < 8; ++j) {
+        uint w = BITS == 8 ? row[j] : row[j / 2] >> (j % 2 * 4) & 0x0f0f0f0fu;
+        for (int i = 0; i < 3; ++i) sums[i] = dot4(sums[i], w, d[(2 * i + j % 2) * apart + j / 2]);
+    }
+}
 inline uint turn(uint w, uint n) { return rotate(w, n); }
 template <int BITS> inline int dot8(int sum, uint a, uint b, uint c, uint d) { return dot4(dot4(sum, a, b), c, d); }
 template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a, uint b, const thread uint* d) {

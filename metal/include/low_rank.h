@@ -38,23 +38,7 @@ inline block factors(factor l, vint row, int k) {
     return b;
 }
 #if FACTOR < 16
-// 32 numbers of a row as bytes, `row` words from p on: byte i of a[j], of b[j]: numbers 8 j + i and 8 j + i + 4; of 4 bits 8 j + 2 i and 8 j + 2 i + 1.
-struct byte_pairs { vuint a[4], b[4]; };
 #define LOW_ROW (RANK / 32 * FACTOR)                      // words
-
-template <typename I> inline byte_pairs bytes_of(dptr<const uint> p, I row) {
-    byte_pairs c;
-#if FACTOR == 4
-    vuint4 w = ld_words(p, row);
-    c.a[0] = w.x & 0x0f0f0f0fu; c.a[1] = w.y & 0x0f0f0f0fu; c.a[2] = w.z & 0x0f0f0f0fu; c.a[3] = w.w & 0x0f0f0f0fu;
-    c.b[0] = w.x >> 4 & 0x0f0f0f0fu; c.b[1] = w.y >> 4 & 0x0f0f0f0fu; c.b[2] = w.z >> 4 & 0x0f0f0f0fu; c.b[3] = w.w >> 4 & 0x0f0f0f0fu;
-#else
-    vuint4 w = ld_words(p, row), v = ld_words(p + 4, row);
-    c.a[0] = w.x; c.b[0] = w.y; c.a[1] = w.z; c.b[1] = w.w;
-    c.a[2] = v.x; c.b[2] = v.y; c.a[3] = v.z; c.b[3] = v.w;
-#endif
-    return c;
-}
 inline factor at_row(factor l, int row) {
     return factor{l.w + row * LOW_ROW, l.scales + row * (RANK / FGROUP), l.offsets + row * (RANK / FGROUP)};
 }

@@ -22,33 +22,24 @@ inline void prepare(dptr<const XTYPE> t, tptr<float> to, vlane lane) {
         }
     }
 }
-// A row of L a lane: its words from row on, and its groups from group on.
-template <typename I, typename J> inline void correct_rows(thread results& out, factor l, tptr<float> t, I row, J group) {
-    for (int k = 0; k < RANK; k += FGROUP) {
-        vint sums[B][3];
-        UNROLL for (int b = 0; b < B; ++b) UNROLL for (int i = 0; i < 3; ++i) sums[b][i] = 0;
-        UNROLL for (int n = 0; n < FGROUP / 32; ++n) {
-            byte_pairs c = bytes_of(l.w + (k / 32 + n) * FACTOR, row);
-            UNROLL for (int b = 0; b < B; ++b) UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 4; ++j) {
-                tptr<uint> digits = tptr<uint>(t + b * LOW_FLOATS) + (2 * i * LOW_WORDS + k / 8 + n * 4 + j);
-#if FACTOR == 4
-                sums[b][i] = dot8<4>(sums[b][i], c.a[j], vuint(digits[0]), c.b[j], vuint(digits[LOW_WORDS]));
-#else
-                sums[b][i] = dot4(dot4(sums[b][i], c.a[j], digits[0]), c.b[j], digits[LOW_WORDS]);
-#endif
-            }
-        }
-        vfloat scale = vfloat(ld(l.scales + k / FGROUP, group)), offset = vfloat(ld(l.offsets + k / FGROUP, group));
-        UNROLL for (int b = 0; b < B; ++b) {
-            tptr<float> more = t + (b * LOW_FLOATS + 6 * LOW_WORDS);
+// A row of L a lane: its groups from group on.
+template <typename I> inline void correct_rows(thread results& out, factor l, tptr<float> t, vlane lane, int rows, I group) {
+    for (int b = 0; b < B; ++b) {
+        tptr<float> more = t + (b * LOW_FLOATS + 6 * LOW_WORDS);
+        for (int k = 0; k < RANK; k += FGROUP) {
+            vint sums[3];
+            UNROLL for (int i = 0; i < 3; ++i) sums[i] = 0;
+            for (int n = k; n < k + FGROUP; n += 32)
+                dot_rows<FACTOR, LOW_ROW>(sums, l.w + n / 32 * FACTOR, rows, tptr<const uint>(t + b * LOW_FLOATS) + n / 8, LOW_WORDS, lane);
+            vfloat scale = vfloat(ld(l.scales + k / FGROUP, group)), offset = vfloat(ld(l.offsets + k / FGROUP, group));
             const float digit = float(1 << DIGIT);
-            vfloat sum = (vfloat(sums[b][0]) * digit + vfloat(sums[b][1])) * digit + vfloat(sums[b][2]);
+            vfloat sum = (vfloat(sums[0]) * digit + vfloat(sums[1])) * digit + vfloat(sums[2]);
             out.y[b] += sum * (scale * more[RANK / FGROUP]) + offset * more[k / FGROUP];
         }
     }
 }
 // Adds L t to what lanes 0 .. rows - 1 have: rows row0 .. of W.
 APART void correct(thread results& out, factor l, tptr<float> t, vlane lane, int row0, int rows) {
-    if (rows == 32) correct_rows(out, at_row(l, row0), t, spread<1, LOW_ROW>(lane), spread<1, RANK / FGROUP>(lane));
-    else correct_rows(out, at_row(l, row0), t, min(vint(lane), vint(rows - 1)) * LOW_ROW, min(vint(lane), vint(rows - 1)) * (RANK / FGROUP));
+    if (rows == 32) correct_rows(out, at_row(l, row0), t, lane, 32, spread<1, RANK / FGROUP>(lane));
+    else correct_rows(out, at_row(l, row0), t, lane, rows, min(vint(lane), vint(rows - 1)) * (RANK / FGROUP));
 }

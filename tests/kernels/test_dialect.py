@@ -77,6 +77,12 @@ KERNEL ops(dptr<const float> a, dptr<const ushort> w, dptr<const int> t, dptr<fl
         ROW(ld_in_turns<4>(dptr<const half>(w) + 3, dptr<const half>(w) + 20, lane, n)) ROW(ld_in_turns<8>(a + 3, a + 20, lane, 16))
         four_words f = pick<2, 0, 3, 1>(ld_four(dptr<const uint>(w) + 1)); f = f >> four(4, 0, 9, 2) & four(0x7f7f7fffu, ~0u, 0xffu, ~0u) | f;
         ROW(vfloat(byte_of(f, vint(lane) * 7 % 16))) ROW(vfloat(byte_twice(f, vint(lane) % 16)))
+        dptr<const uint> words = dptr<const uint>(w);
+        vint some[3]; some[0] = vint(lane); some[1] = 0; some[2] = -vint(lane);
+        dot_rows<4, 2>(some, words + 1, 32, words + 9, 5, lane); ROW(vfloat(some[0])) ROW(vfloat(some[1])) ROW(vfloat(some[2]))
+        dot_rows<8, 2>(some, words, 32, words + 2, 4, lane); ROW(vfloat(some[0])) ROW(vfloat(some[1])) ROW(vfloat(some[2]))
+        dot_rows<4, 6>(some, words, n, words + 7, 4, lane); ROW(vfloat(some[0])) ROW(vfloat(some[1])) ROW(vfloat(some[2]))
+        dot_rows<8, 7>(some, words, n, words + 1, 6, lane); ROW(vfloat(some[0])) ROW(vfloat(some[1])) ROW(vfloat(some[2]))
         ROW(join<8, 16>(x, z, x + z, x - z, lane)) ROW(join<16, 0>(x, z, x, z, lane)) ROW(join<32, 0>(z, z, z, z, lane))
         ROW(select(vfloat(0.0f), join<4, 8>(x, z, x + z, x - z, lane), lane < 16))
         ROW(vfloat(ld(dptr<const half>(w), spread<2, 12, 1, 1, 0, 2, 16>(lane) + 3, first(lane, 16))))
@@ -123,6 +129,14 @@ def data():
 N = 13
 FOURS = np.array([3, 255, 4, 128, 5, 9, 200, 6, 15, 35, 55, 80, 127, 7, 0, 99])
 SIXTEEN = np.array([3, -1, 4, 1, -5, 9, 2, -6, 5, 3.5, 5.5, 8, 9.5, -7, 9.25, 0.5], np.float32)
+
+
+def dot_rows(w, bits, stride, at, rows, numbers, apart):
+    """What dot_rows of the dialect adds, [3, 32]: codes from word `at` on, numbers from word `numbers` on."""
+    w, row = w.view(np.uint32), at + np.minimum(np.arange(32), rows - 1) * stride
+    codes = [w[row + j] if bits == 8 else w[row + j // 2] >> (j % 2 * 4) & 0x0F0F0F0F for j in range(8)]
+    of = lambda i, j: w[numbers + (2 * i + j % 2) * apart + j // 2:][:1].view(np.int8).astype(int)
+    return np.stack([sum(c.reshape(32, 1).view(np.uint8) @ of(i, j) for j, c in enumerate(codes)) for i in range(3)])
 
 
 def expected():
@@ -228,6 +242,8 @@ def expected():
           for of, k, m in ((lo, 2, 16), (lo, 4, 16), (bf, 8, 16), (lo, 4, N), (a.__getitem__, 8, 16))),
         four[i * 7 % 16],
         four[i % 16] * 65537.0,
+        *np.cumsum([np.stack([i, 0 * i, -i]) + dot_rows(w, 4, 2, 1, 32, 9, 5), dot_rows(w, 8, 2, 0, 32, 2, 4),
+                    dot_rows(w, 4, 6, 0, N, 7, 4), dot_rows(w, 8, 7, 0, N, 1, 6)], axis=0).reshape(12, 32),
         np.concatenate([v[16:24] for v in (x, z, x + z, x - z)]),
         np.concatenate([x[:16], z[:16]]),
         z,
