@@ -275,11 +275,11 @@ KERNEL q_gemv(WEIGHT_PARAMS, dptr<const XTYPE> x,
 #endif
     }
     TG_BARRIER;
+    int hints = max(2, HINTED / (B * count));
     SIMDGROUPS {                                          // as the lanes of each step want it
         for (int i = sg; i < B * count; i += SGS) {
             int from = i % count < K / STEP ? i % count * STEP : K + (i % count - K / STEP) * STEP;
-            ahead(at(WEIGHTS, tg.x * SGS * own, 2 * i * STEP, K));        // of the first steps
-            ahead(at(WEIGHTS, tg.x * SGS * own, (2 * i + 1) * STEP, K));
+            for (int h = i * hints; h < (i + 1) * hints; ++h) ahead(at(WEIGHTS, tg.x * SGS * own, h * STEP, K));     // of the first steps
             stage(tiles + i * TILE, in_units(take(shared + (i / count * length + from), lane, STEP), lane), lane);
         }
     }
