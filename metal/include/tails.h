@@ -21,7 +21,7 @@ template <int N, int FROM> inline void joined(thread four_rows& s, CHUNK a, CHUN
     UNROLL for (int r = 0; r < 32 / N; ++r)
         UNROLL for (int i = 0; i < B; ++i) s.v[row + r][i] = add_row<N>(s.v[row + r][i], all.v[i], r, lane);
 }
-// Puts the sums of rows row .. row + 3 into ends.
+// Puts the sums of rows row .. row + 3 into ends, where there is room for rows that W lacks: asking which those are takes longer.
 inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vlane lane, long row0, int row, int rows, int K) {
     CHUNK q[4];
     four_rows s;
@@ -46,7 +46,6 @@ inline void tails(weights w, tptr<float> tile, int stride, tptr<float> ends, vla
 #endif
 #endif
     UNROLL for (int r = 0; r < 4; ++r)
-        if (row + r < rows)
-            UNROLL for (int i = 0; i < B; ++i) put_total(ends + (i * 32 + row + r) * TOTAL, s.v[r][i], lane);
+        UNROLL for (int i = 0; i < B; ++i) put_total(ends + (i * 32 + row + r) * TOTAL, s.v[r][i], lane);
 }
 #endif
