@@ -11,7 +11,7 @@
 #else
 #define MOST 1032192.0f
 #endif
-#define DIGIT (CODES <= 6 ? 8 : 7)                         // bits of a digit: see dot8
+#define DIGIT (CODES <= 6 ? 8 : 7)                         // bits of a digit: see dot_digits
 struct activation { vuint d[6]; vfloat unit; vuint total; };              // total: as float, or with ZERO, as integer times -ZERO
 
 inline vuint packed(vint a, vint b, vint c, vint d) {

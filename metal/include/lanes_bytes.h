@@ -4,7 +4,7 @@
 
 namespace lanes {
 #if LANES_AVX2
-template <int BITS, int TIMES> LI ipart dot8_part(upart a, upart b, upart c, upart d) {        // dot8, times TIMES
+template <int BITS, int TIMES> LI ipart dot8_part(upart a, upart b, upart c, upart d) {        // products of a and b, and of c and d, times TIMES
     const __m256i times = _mm256_set1_epi16(TIMES);
     __m256i s = _mm256_maddubs_epi16((__m256i)a, (__m256i)b), t = _mm256_maddubs_epi16((__m256i)c, (__m256i)d);
     if constexpr (BITS <= 7) return (ipart)_mm256_madd_epi16(_mm256_add_epi16(s, t), times);   // sums of four products fit into 16 bits
@@ -29,16 +29,8 @@ LI vint dot4(vint sum, vuint a, vuint b) {                // sum + the four prod
 #endif
     return sum;
 }
-// sum + the products of a and b, and of c and d, as dot4. a and c have BITS bits a byte: up to 6; or 7 or 8, and b and d have 7.
-template <int BITS> LI vint dot8(vint sum, vuint a, vuint b, vuint c, vuint d) {
-#if LANES_AVX2
-    EACH sum.p[k_] += dot8_part<BITS, 1>(a.p[k_], b.p[k_], c.p[k_], d.p[k_]);
-    return sum;
-#else
-    return dot4(dot4(sum, a, b), c, d);
-#endif
-}
-// dot8 of a and b with three pairs of d, the first times 4^SHIFT, the second times 2^SHIFT; and with sum, if MORE.
+// Sums of the products of a and b, as dot4, with three pairs of d, the first times 4^SHIFT, the second times 2^SHIFT; and sum, if MORE.
+// a and b have BITS bits a byte: up to 6; or 7 or 8, and d have 7.
 template <int BITS, int SHIFT, bool MORE> LI vint dot_digits(vint sum, vuint a, vuint b, const vuint* d) {
 #if LANES_AVX2
     EACH {
@@ -49,10 +41,10 @@ template <int BITS, int SHIFT, bool MORE> LI vint dot_digits(vint sum, vuint a, 
     }
     return sum;
 #else
-    vint s = dot8<BITS>(vint(0), a, d[0], b, d[1]) << SHIFT;
-    s = dot8<BITS>(s, a, d[2], b, d[3]) << SHIFT;
-    if (MORE) return s + dot8<BITS>(sum, a, d[4], b, d[5]);           // beside the others, as a product waits for the one before
-    return dot8<BITS>(s, a, d[4], b, d[5]);
+    vint s = dot4(dot4(vint(0), a, d[0]), b, d[1]) << SHIFT;
+    s = dot4(dot4(s, a, d[2]), b, d[3]) << SHIFT;
+    if (MORE) return s + dot4(dot4(sum, a, d[4]), b, d[5]);           // beside the others, as a product waits for the one before
+    return dot4(dot4(s, a, d[4]), b, d[5]);
 #endif
 }
 LI vint dot4_small(vint sum, vuint a, vuint b) {          // dot4, where the sums of two products fit into 16 bits
@@ -105,10 +97,11 @@ template <int BITS, int STRIDE> LI void dot_rows(vint* sums, ptr<const uint> p, 
 #endif
     auto add = [&](auto row) {
         vuint4 w = ld_words(p, row), v = BITS == 8 ? ld_words(p + 4, row) : w;
-        const vuint c[8] = {w.x, BITS == 8 ? w.y : w.x >> 4, BITS == 8 ? w.z : w.y, BITS == 8 ? w.w : w.y >> 4,
-                            BITS == 8 ? v.x : w.z, BITS == 8 ? v.y : w.z >> 4, BITS == 8 ? v.z : w.w, BITS == 8 ? v.w : w.w >> 4};
-        UNROLL for (int i = 0; i < 3; ++i) UNROLL for (int j = 0; j < 8; ++j)
-            sums[i] = dot4(sums[i], BITS == 8 ? c[j] : c[j] & 0x0f0f0f0fu, d[(2 * i + j % 2) * apart + j / 2]);
+        const vuint words[8] = {w.x, w.y, w.z, w.w, v.x, v.y, v.z, v.w};
+        UNROLL for (int j = 0; j < 8; ++j) {
+            vuint code = BITS == 8 ? words[j] : words[j / 2] >> (j % 2 * 4) & 0x0f0f0f0fu;
+            UNROLL for (int i = 0; i < 3; ++i) sums[i] = dot4(sums[i], code, d[(2 * i + j % 2) * apart + j / 2]);
+        }
     };
     if (rows == 32) add(spread<1, STRIDE>(lane));
     else add(min(vint(lane), vint(rows - 1)) * STRIDE);

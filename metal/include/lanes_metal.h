@@ -111,10 +111,9 @@ inline void dot_rows(thread int* sums, P p, int rows, D d, int apart, int lane) 
     }
 }
 inline uint turn(uint w, uint n) { return rotate(w, n); }
-template <int BITS> inline int dot8(int sum, uint a, uint b, uint c, uint d) { return dot4(dot4(sum, a, b), c, d); }
 template <int BITS, int SHIFT, bool MORE> inline int dot_digits(int sum, uint a, uint b, const thread uint* d) {
-    int s = dot8<BITS>(dot8<BITS>(0, a, d[0], b, d[1]) << SHIFT, a, d[2], b, d[3]) << SHIFT;
-    return dot8<BITS>(s, a, d[4], b, d[5]) + (MORE ? sum : 0);
+    int s = dot4(dot4(dot4(dot4(0, a, d[0]), b, d[1]) << SHIFT, a, d[2]), b, d[3]) << SHIFT;
+    return dot4(dot4(s, a, d[4]), b, d[5]) + (MORE ? sum : 0);
 }
 template <int N, typename T> inline float ld_in_turns(const device T* p, const device T* q, int lane, int n) {
     return lane < n ? float(lane % 2 ? q[lane % 16 / N] : p[lane % 16 / N]) : 0.0f;

@@ -75,7 +75,7 @@ def has_byte_products():
 
 
 def has_pair_products():
-    """Whether it multiplies bytes at least two at a time (dot8): that pays where weights are read once, but not in other kernels."""
+    """Whether it multiplies bytes at least two at a time (dot_digits): that pays where weights are read once, but not in other kernels."""
     return has_byte_products() or "avx2" in cpu_flags()
 
 

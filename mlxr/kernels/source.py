@@ -71,13 +71,14 @@ def define_lines(defines):
 
 
 @functools.lru_cache(None)
-def _dialect(name):
-    return strip(flatten(_read(metal_folder() / "include" / name)))
+def _metal_dialect():
+    """Without what MLX puts before every kernel."""
+    text = strip(flatten(_read(metal_folder() / "include" / "lanes_metal.h")))
+    return text.replace("#include <metal_stdlib>\n", "").replace("using namespace metal;\n", "")
 
 
 def metal_program(name, text, inputs, outputs, ints, defines, shared):
     """(header, body) for mx.fast.metal_kernel. inputs, outputs: [(name, element type)]; shared: floats."""
-    dialect = _dialect("lanes_metal.h").replace("#include <metal_stdlib>\n", "").replace("using namespace metal;\n", "")
     buffers = [p[0] for p in (*inputs, *outputs)]  # as they come: a cast would hide a wrong address space
     sizes = [f"dims[{i}]" for i in range(len(ints))]
     body = (
@@ -86,7 +87,7 @@ def metal_program(name, text, inputs, outputs, ints, defines, shared):
         "int(simdgroup_index_in_threadgroup), shared);\n"
     )
     text = define_lines(defines) + text
-    return prune.used(dialect, text + body) + text, body
+    return prune.used(_metal_dialect(), text + body) + text, body
 
 
 def host_dialect():
